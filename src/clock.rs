@@ -1,0 +1,61 @@
+//! The only source of the time: the system's clocks, or one that a test moves by hand.
+//!
+//! Nothing else in the program reads a clock, so every freshness, deadline and age can be tested without sleeping.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+/// A clock that is cheap to clone and shared by all who must agree on the time.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Manual(Arc<Mutex<Manual>>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Clock {
+    /// The clocks of the operating system.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still at `wall` until [`Clock::advance`] moves it.
+    pub fn manual(wall: SystemTime) -> Self {
+        Self(Source::Manual(Arc::new(Mutex::new(Manual { monotonic: Instant::now(), wall }))))
+    }
+
+    /// Monotonic time, for ages and deadlines.
+    pub fn now(&self) -> Instant {
+        match &self.0 {
+            Source::System => Instant::now(),
+            Source::Manual(manual) => manual.lock().monotonic,
+        }
+    }
+
+    /// Time of day, for timestamps that leave the process. It may jump.
+    pub fn wall(&self) -> SystemTime {
+        match &self.0 {
+            Source::System => SystemTime::now(),
+            Source::Manual(manual) => manual.lock().wall,
+        }
+    }
+
+    /// Moves a manual clock forward; does nothing to the system's.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Manual(manual) = &self.0 {
+            let mut manual = manual.lock();
+            manual.monotonic += by;
+            manual.wall += by;
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What the instance tells about itself.

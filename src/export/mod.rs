@@ -1,0 +1,1 @@
+//! A metrics snapshot for the world outside.

@@ -1,0 +1,1 @@
+//! POSIX operations composed of namespace, read and write.

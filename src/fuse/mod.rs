@@ -1,0 +1,1 @@
+//! The kernel's side: requests in, replies and invalidations out. No policy.

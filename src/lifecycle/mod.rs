@@ -1,0 +1,1 @@
+//! Building the program, running it and ending it in order.

@@ -1,0 +1,189 @@
+//! Memory that carries file contents: recycled pages and the byte budgets that bound them.
+//!
+//! A page that is dropped goes back to its pool, because fresh pages cost page faults (measured: 0.15-0.2 CPU
+//! seconds a GiB against 0.05-0.1 recycled). A page holds [`PAGE_BYTES`]; blocks of the reader and staging of the
+//! writer are pages, so a published page becomes a cached block without a copy.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes of one page, which is also one cached block: 1 MiB, the largest FUSE request, so that an aligned read
+/// meets one block.
+pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Keeps dropped pages for the next taker.
+#[derive(Debug)]
+pub struct PagePool {
+    free: Mutex<Vec<Box<[u8]>>>,
+    retained_pages_max: usize,
+}
+
+impl PagePool {
+    /// A pool that keeps at most `retained_bytes_max` of unused pages; what is dropped beyond that is freed.
+    pub fn new(retained_bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { free: Mutex::new(Vec::new()), retained_pages_max: retained_bytes_max / PAGE_BYTES })
+    }
+
+    /// A page of [`PAGE_BYTES`]. Its contents are unspecified: bytes of an earlier file may stand in it, so the
+    /// taker must never show a byte that it did not write.
+    pub fn take(self: &Arc<Self>) -> Page {
+        let recycled = self.free.lock().pop();
+        Page { bytes: Some(recycled.unwrap_or_else(|| vec![0; PAGE_BYTES].into_boxed_slice())), pool: Arc::clone(self) }
+    }
+
+    fn give_back(&self, page: Box<[u8]>) {
+        let mut free = self.free.lock();
+        if free.len() < self.retained_pages_max {
+            free.push(page);
+        }
+    }
+}
+
+/// One page of memory, owned by whoever took it; goes back to its pool when dropped.
+#[derive(Debug)]
+pub struct Page {
+    bytes: Option<Box<[u8]>>,
+    pool: Arc<PagePool>,
+}
+
+impl Page {
+    /// Makes the first `len_bytes` of the page shareable without a copy; the page returns to its pool when the last
+    /// clone is gone. Panics if `len_bytes` is over [`PAGE_BYTES`].
+    pub fn freeze(self, len_bytes: usize) -> Bytes {
+        Bytes::from_owner(self).slice(..len_bytes)
+    }
+}
+
+impl AsRef<[u8]> for Page {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Deref for Page {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or_default()
+    }
+}
+
+impl DerefMut for Page {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes.as_deref_mut().unwrap_or_default()
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        if let Some(bytes) = self.bytes.take() {
+            self.pool.give_back(bytes);
+        }
+    }
+}
+
+/// Granularity of a [`Budget`]: 1 KiB, so that 4 TiB fit a semaphore of `u32` permits.
+const BUDGET_UNIT_BYTES: u64 = 1024;
+
+/// A bound on bytes that are held at once. Waiters are served in the order in which they came.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    permits: Arc<Semaphore>,
+    limit_units: u32,
+}
+
+/// Bytes taken from a [`Budget`], given back on drop.
+#[derive(Debug)]
+pub struct Lease {
+    permit: OwnedSemaphorePermit,
+}
+
+impl Budget {
+    /// A budget of `limit_bytes`, at least one unit of 1 KiB.
+    pub fn new(limit_bytes: u64) -> Self {
+        let limit_units = u32::try_from(limit_bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX).max(1);
+        Self { permits: Arc::new(Semaphore::new(limit_units as usize)), limit_units }
+    }
+
+    /// The whole budget in bytes.
+    pub fn limit_bytes(&self) -> u64 {
+        u64::from(self.limit_units) * BUDGET_UNIT_BYTES
+    }
+
+    /// Bytes now held.
+    pub fn used_bytes(&self) -> u64 {
+        let free = self.permits.available_permits() as u64;
+        (u64::from(self.limit_units) - free) * BUDGET_UNIT_BYTES
+    }
+
+    /// Takes `bytes` if they are free at once. A request over the whole budget counts as the whole budget, so that it
+    /// can be served at all.
+    pub fn try_take(&self, bytes: u64) -> Option<Lease> {
+        let permit = Arc::clone(&self.permits).try_acquire_many_owned(self.units(bytes)).ok()?;
+        Some(Lease { permit })
+    }
+
+    /// Takes `bytes`, waiting in line until they are free.
+    pub async fn take(&self, bytes: u64) -> Lease {
+        let permit = Arc::clone(&self.permits)
+            .acquire_many_owned(self.units(bytes))
+            .await
+            .expect("the semaphore of a budget is never closed");
+        Lease { permit }
+    }
+
+    fn units(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.limit_units)
+    }
+}
+
+impl Lease {
+    /// Bytes that this lease holds.
+    pub fn bytes(&self) -> u64 {
+        self.permit.num_permits() as u64 * BUDGET_UNIT_BYTES
+    }
+
+    /// Joins another lease of the same budget to this one.
+    pub fn merge(&mut self, other: Self) {
+        self.permit.merge(other.permit);
+    }
+
+    /// Splits off `bytes` (rounded up to 1 KiB); `None` if this lease holds less.
+    pub fn split(&mut self, bytes: u64) -> Option<Self> {
+        let units = usize::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).ok()?;
+        self.permit.split(units).map(|permit| Self { permit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_page_is_recycled_after_its_last_reader() {
+        let pool = PagePool::new(4 * PAGE_BYTES);
+        let mut page = pool.take();
+        page[..5].copy_from_slice(b"hello");
+        let shared = page.freeze(5);
+        let reader = shared.clone();
+        drop(shared);
+        assert!(pool.free.lock().is_empty());
+        assert_eq!(&reader[..], b"hello");
+        drop(reader);
+        assert_eq!(pool.free.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_over_the_whole_budget_is_served_alone() {
+        let budget = Budget::new(4096);
+        let lease = budget.take(1 << 40).await;
+        assert_eq!(lease.bytes(), 4096);
+        assert!(budget.try_take(1).is_none());
+        drop(lease);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+}

@@ -1,0 +1,12 @@
+//! What the program counts about itself. Recording is a relaxed atomic add: it never blocks, allocates or fails.
+//!
+//! `names` is the whole catalogue, `registry` holds the numbers, `cost` turns requests into dollars. Nothing here knows
+//! who exports the numbers.
+
+mod cost;
+mod names;
+mod registry;
+
+pub use self::cost::{PriceTable, estimate_usd};
+pub use self::names::{Counter, Gauge, Latency, RequestKind};
+pub use self::registry::{HistogramSnapshot, Metrics, Snapshot};

@@ -1,0 +1,1 @@
+//! Reads of pinned object versions: prefetch, single flight, cache.

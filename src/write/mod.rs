@@ -1,0 +1,1 @@
+//! Writes: staging, parts, publishing, and what is kept when publishing fails.
