@@ -4,6 +4,7 @@
 //! faults in a test. Every one of them passes the same suite (`contract.rs`). No type of the AWS SDK passes this border.
 
 mod error;
+pub mod memory;
 
 use std::fmt;
 use std::pin::Pin;
