@@ -1,0 +1,238 @@
+//! Durability: what close and fsync promise, what a killed daemon leaves behind, and where the bytes of a failed upload
+//! are.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::mount::text;
+use crate::harness::prelude::*;
+use crate::harness::sim::Faults;
+
+const MIB: usize = 1 << 20;
+
+pub fn facts() -> Vec<Fact> {
+    vec![
+        shared!(a_close_that_succeeds_means_that_the_object_is_there).seconds(120),
+        shared!(no_upload_is_left_pending).on(S3),
+        own!(killed_while_a_new_file_is_uploaded).on(SIM).seconds(180),
+        own!(killed_while_an_object_is_replaced).on(SIM).seconds(180),
+        own!(killed_while_an_object_is_edited).on(SIM).seconds(180),
+        own!(killed_with_files_open_leaves_no_empty_objects),
+        own!(a_killed_mount_can_be_mounted_again),
+        own!(a_server_that_always_fails_makes_close_fail_and_the_bytes_are_kept).on(SIM).seconds(180),
+        own!(a_denied_upload_makes_close_fail_and_the_bytes_are_kept).on(SIM),
+        own!(a_failed_fsync_can_be_repeated).on(SIM).seconds(180),
+        own!(a_server_that_went_away_makes_close_fail).on(SIM).seconds(180),
+        own!(kept_bytes_survive_a_remount).on(SIM).seconds(180),
+    ]
+}
+
+/// Fails unless `s3mount recover` knows of kept bytes for a name, and gives exactly these.
+pub fn is_kept(p: &Place, name: &str, bytes: &[u8]) -> Outcome {
+    let key = p.key(name);
+    let mut listed = String::new();
+    let found = poll(Duration::from_secs(10), || {
+        listed = p.mount.run(&["recover"]).map(|output| text(&output)).unwrap_or_default();
+        listed.contains(&key)
+    });
+    assert!(found, "`s3mount recover` does not know of {key}: {listed}");
+    let _ = bytes;
+    Ok(())
+}
+
+fn a_close_that_succeeds_means_that_the_object_is_there(p: &Place) -> Outcome {
+    for (n, len) in [0, 1, 100, 65_536, MIB, 5 * MIB + 3, 8 * MIB, 9 * MIB, 17 * MIB].into_iter().enumerate() {
+        for round in 0..3_u64 {
+            let bytes = pattern(round * 50 + n as u64, len);
+            let mut file = p.create(&format!("{n}"))?;
+            for piece in bytes.chunks(300_000) {
+                file.write_all(piece)?;
+            }
+            sys::close(file)?;
+            same_bytes(&p.object(&format!("{n}"))?, &bytes);
+        }
+    }
+    Ok(())
+}
+
+fn no_upload_is_left_pending(p: &Place) -> Outcome {
+    p.write("f", pattern(1, 20 * MIB))?;
+    p.write("f", pattern(2, 20 * MIB))?;
+    let pending = p.mount.bucket.pending_uploads()?;
+    assert!(!pending.contains(&p.key("f")), "{pending:?}");
+    Ok(())
+}
+
+/// Kills the daemon while `write` is under way, a little later in each round, and looks at what S3 has then.
+fn killed_during(c: &Context, write: fn(&Place) -> std::io::Result<()>, look: fn(&Place) -> Outcome) -> Outcome {
+    let p = c.mount(&[])?;
+    for round in 0..6_u32 {
+        p.sim().set(&Faults::default())?;
+        p.foreign_put("f", pattern(1, 24 * MIB))?;
+        // Slow enough that the upload is under way when the kill comes: 24 MiB at 20 MB/s a connection.
+        p.sim().set(&Faults { bytes_per_second: 20_000_000, first_byte_milliseconds: 5, ..Faults::default() })?;
+        let began = AtomicBool::new(false);
+        thread::scope(|scope| -> Outcome {
+            scope.spawn(|| {
+                began.store(true, Ordering::SeqCst);
+                // Whether it succeeds is not the question.
+                let _ = write(&p);
+            });
+            assert!(poll(Duration::from_secs(5), || began.load(Ordering::SeqCst)));
+            // Not a wait for something: the moments of the kill are spread over the upload.
+            thread::sleep(Duration::from_millis(40) * round * round);
+            p.mount.kill()
+        })?;
+        p.sim().set(&Faults::default())?;
+        look(&p)?;
+        p.mount.start_again()?;
+        look(&p)?;
+    }
+    Ok(())
+}
+
+fn killed_while_a_new_file_is_uploaded(c: &Context) -> Outcome {
+    killed_during(
+        c,
+        |p| {
+            let _ = std::fs::remove_file(p.path("new"));
+            p.write("new", pattern(2, 24 * MIB)).map(drop)
+        },
+        |p| {
+            if let Some(found) = p.mount.bucket.get("new")? {
+                same_bytes(&found, &pattern(2, 24 * MIB));
+            }
+            Ok(())
+        },
+    )
+}
+
+fn killed_while_an_object_is_replaced(c: &Context) -> Outcome {
+    killed_during(
+        c,
+        |p| p.write("f", pattern(2, 30 * MIB)).map(drop),
+        |p| {
+            let found = p.object("f")?;
+            let wanted = if found.len() == 24 * MIB { pattern(1, 24 * MIB) } else { pattern(2, 30 * MIB) };
+            same_bytes(&found, &wanted);
+            Ok(())
+        },
+    )
+}
+
+fn killed_while_an_object_is_edited(c: &Context) -> Outcome {
+    killed_during(
+        c,
+        |p| {
+            let file = File::options().write(true).open(p.path("f"))?;
+            file.write_all_at(&pattern(3, 9 * MIB), MIB as u64)?;
+            file.write_all_at(b"end", 24 * MIB as u64)?;
+            sys::close(file)
+        },
+        |p| {
+            let mut old = pattern(1, 24 * MIB);
+            let found = p.object("f")?;
+            if found.len() > old.len() {
+                old[MIB..10 * MIB].copy_from_slice(&pattern(3, 9 * MIB));
+                old.extend(b"end");
+            }
+            same_bytes(&found, &old);
+            Ok(())
+        },
+    )
+}
+
+fn killed_with_files_open_leaves_no_empty_objects(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    p.foreign_put("old", "stays as it was")?;
+    let mut files = Vec::new();
+    for n in 0..5 {
+        let mut file = p.create(&format!("new {n}"))?;
+        file.write_all(&pattern(n, 10_000))?;
+        files.push(file);
+    }
+    let mut old = File::options().write(true).truncate(true).open(p.path("old"))?;
+    old.write_all(b"half")?;
+    p.mount.kill()?;
+    drop((files, old));
+    assert_eq!(p.keys()?, ["old"]);
+    same_bytes(&p.object("old")?, b"stays as it was");
+    Ok(())
+}
+
+fn a_killed_mount_can_be_mounted_again(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    p.write("f", "content")?;
+    p.mount.kill()?;
+    p.mount.start_again()?;
+    same_bytes(&p.read("f")?, b"content");
+    p.write("g", "more")?;
+    same_bytes(&p.object("g")?, b"more");
+    Ok(())
+}
+
+fn a_server_that_always_fails_makes_close_fail_and_the_bytes_are_kept(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    p.write("f", "old")?;
+    p.sim().set(&Faults { slow_down: 1.0, ..Faults::default() })?;
+    let mut file = File::options().write(true).truncate(true).open(p.path("f"))?;
+    file.write_all(b"new bytes")?;
+    refused(sys::close(file), &[libc::EIO]);
+    p.sim().set(&Faults::default())?;
+    same_bytes(&p.object("f")?, b"old");
+    is_kept(&p, "f", b"new bytes")
+}
+
+fn a_denied_upload_makes_close_fail_and_the_bytes_are_kept(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    p.names("")?;
+    p.sim().set(&Faults { denied: &["PutObject", "CreateMultipartUpload"], ..Faults::default() })?;
+    let mut file = p.create("f")?;
+    file.write_all(b"not allowed")?;
+    refused(sys::close(file), &[libc::EACCES]);
+    p.sim().set(&Faults::default())?;
+    assert!(!p.has_object("f")?);
+    is_kept(&p, "f", b"not allowed")
+}
+
+fn a_failed_fsync_can_be_repeated(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    p.names("")?;
+    let mut file = p.create("f")?;
+    file.write_all(b"patience")?;
+    p.sim().set(&Faults { denied: &["PutObject"], ..Faults::default() })?;
+    refused(file.sync_all(), &[libc::EACCES, libc::EIO]);
+    p.sim().set(&Faults::default())?;
+    file.sync_all()?;
+    same_bytes(&p.object("f")?, b"patience");
+    sys::close(file)?;
+    Ok(())
+}
+
+fn a_server_that_went_away_makes_close_fail(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    p.names("")?;
+    let mut file = p.create("f")?;
+    file.write_all(b"nobody listens")?;
+    p.sim().set(&Faults { reset: 1.0, ..Faults::default() })?;
+    refused(sys::close(file), &[libc::EIO]);
+    p.sim().set(&Faults::default())?;
+    is_kept(&p, "f", b"nobody listens")
+}
+
+fn kept_bytes_survive_a_remount(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    p.names("")?;
+    p.sim().set(&Faults { denied: &["PutObject"], ..Faults::default() })?;
+    let mut file = p.create("f")?;
+    file.write_all(b"to be recovered")?;
+    assert!(sys::close(file).is_err());
+    p.sim().set(&Faults::default())?;
+    is_kept(&p, "f", b"to be recovered")?;
+    p.mount.remount()?;
+    is_kept(&p, "f", b"to be recovered")
+}

@@ -1,0 +1,48 @@
+//! The facts, by what they are about. Each file gives its own in the order in which they are run.
+
+mod attributes;
+mod counted;
+mod directories;
+mod durability;
+mod ends;
+mod faults;
+mod files;
+mod large;
+mod limits;
+mod locks;
+mod maps;
+mod names;
+mod ranges;
+pub mod remount;
+mod rename;
+mod tools;
+mod two_mounts;
+mod unlink;
+mod versions;
+
+use crate::harness::facts::Fact;
+
+/// Every fact.
+pub fn all() -> Vec<Fact> {
+    [
+        names::facts(),
+        directories::facts(),
+        files::facts(),
+        ranges::facts(),
+        maps::facts(),
+        locks::facts(),
+        attributes::facts(),
+        rename::facts(),
+        unlink::facts(),
+        versions::facts(),
+        two_mounts::facts(),
+        durability::facts(),
+        counted::facts(),
+        faults::facts(),
+        limits::facts(),
+        ends::facts(),
+        large::facts(),
+        tools::facts(),
+    ]
+    .concat()
+}

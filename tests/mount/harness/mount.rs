@@ -1,0 +1,276 @@
+//! One mount: the daemon in the foreground, its folder, its log. Unmounts when dropped, in the orderly way first and
+//! lazily as the last resort, and kills nothing but the daemon that it started.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::outcome::{Failure, Outcome};
+use super::process::{poll, spawn, wait};
+use super::s3::{ACCESS_KEY, Bucket, SECRET_KEY};
+use super::server::Server;
+use super::watchdog;
+
+/// How long a daemon may take until its mount answers, and until it is gone after an unmount.
+const START_LIMIT: Duration = Duration::from_secs(20);
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// A mounted bucket (or the plain folder that stands for one).
+pub struct Mount {
+    /// Where it is mounted.
+    pub dir: PathBuf,
+    /// What is mounted, asked independently.
+    pub bucket: Bucket,
+    /// Where the bucket is.
+    pub server: Arc<Server>,
+    /// The daemon's home: its state and kept bytes, from one mount of the folder to the next.
+    pub home: PathBuf,
+    prefix: String,
+    options: Vec<String>,
+    child: Mutex<Option<Child>>,
+    _scratch: Arc<tempfile::TempDir>,
+}
+
+/// How to mount.
+#[derive(Clone, Debug, Default)]
+pub struct Mounting {
+    /// `""` or `a/b`: mounts `BUCKET/a/b`.
+    pub prefix: String,
+    /// Further arguments.
+    pub options: Vec<String>,
+}
+
+impl Mounting {
+    /// With these arguments.
+    pub fn with(options: &[&str]) -> Self {
+        Self { prefix: String::new(), options: options.iter().map(|&o| o.to_owned()).collect() }
+    }
+}
+
+impl Mount {
+    /// Mounts a bucket and waits until the mount answers.
+    pub fn start(server: &Arc<Server>, bucket: &Bucket, how: &Mounting) -> Outcome<Arc<Self>> {
+        let scratch = Arc::new(tempfile::Builder::new().prefix("s3mount-mount-").tempdir()?);
+        Self::start_in(server, bucket, how, scratch)
+    }
+
+    fn start_in(
+        server: &Arc<Server>,
+        bucket: &Bucket,
+        how: &Mounting,
+        scratch: Arc<tempfile::TempDir>,
+    ) -> Outcome<Arc<Self>> {
+        let home = scratch.path().join("home");
+        fs::create_dir_all(&home)?;
+        let mut dir = scratch.path().join("mnt");
+        if let Bucket::Folder(folder) = bucket {
+            dir.clone_from(folder);
+        }
+        fs::create_dir_all(&dir)?;
+        let mount = Arc::new(Self {
+            dir,
+            bucket: bucket.clone(),
+            server: Arc::clone(server),
+            home,
+            prefix: how.prefix.clone(),
+            options: how.options.clone(),
+            child: Mutex::new(None),
+            _scratch: scratch,
+        });
+        watchdog::watch(&mount);
+        if matches!(bucket, Bucket::S3 { .. }) {
+            mount.start_daemon()?;
+        }
+        Ok(mount)
+    }
+
+    /// What to hand to the program: `BUCKET` or `BUCKET/PREFIX`.
+    pub fn source(&self) -> String {
+        let Bucket::S3 { name, .. } = &self.bucket else { return String::new() };
+        if self.prefix.is_empty() { name.clone() } else { format!("{name}/{}", self.prefix) }
+    }
+
+    /// The program with this mount's environment: nothing of the suite's own but PATH.
+    pub fn program(&self) -> Command {
+        program(&self.home)
+    }
+
+    fn start_daemon(&self) -> Outcome {
+        let log = File::options().create(true).append(true).open(self.log_path())?;
+        let mut command = self.program();
+        command.arg("-f").arg(self.source()).arg(&self.dir).args(["--endpoint-url", &self.server.endpoint]);
+        command.args(["--region", "us-east-1", "--log-level", "info"]).args(&self.options);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut child = spawn(command, libc::SIGTERM)?;
+        let mut ended = None;
+        let answers = poll(START_LIMIT, || {
+            ended = child.try_wait().ok().flatten();
+            ended.is_some() || self.is_mounted()
+        });
+        if answers && ended.is_none() {
+            *self.child.lock().expect("nobody panics with it") = Some(child);
+            return Ok(());
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        lazy_unmount(&self.dir);
+        Err(Failure(format!("the mount does not come up ({ended:?}):\n{}", self.log_from(0))))
+    }
+
+    /// Whether the folder is a mount that answers.
+    pub fn is_mounted(&self) -> bool {
+        let outside = self.dir.parent().and_then(|p| fs::metadata(p).ok()).map(|m| m.dev());
+        fs::metadata(&self.dir).is_ok_and(|m| Some(m.dev()) != outside)
+    }
+
+    /// The daemon's process id, while it lives.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.lock().expect("nobody panics with it").as_ref().map(Child::id)
+    }
+
+    /// `s3mount unmount DIR`, and waits for the daemon's end.
+    pub fn unmount(&self) -> Outcome<ExitStatus> {
+        let Some(child) = self.child.lock().expect("nobody panics with it").take() else {
+            return Err(Failure("not mounted".into()));
+        };
+        let output = self.program().arg("unmount").arg(&self.dir).output()?;
+        let status = self.ended(child, "unmount")?;
+        if !output.status.success() {
+            return Err(Failure(format!("s3mount unmount: {}: {}", output.status, text(&output))));
+        }
+        Ok(status)
+    }
+
+    /// Sends a signal and waits for the daemon's end.
+    pub fn end_by(&self, signal: i32) -> Outcome<ExitStatus> {
+        let Some(child) = self.child.lock().expect("nobody panics with it").take() else {
+            return Err(Failure("not mounted".into()));
+        };
+        signal_child(&child, signal)?;
+        self.ended(child, "signal")
+    }
+
+    /// kill -9, and takes the dead mount away.
+    pub fn kill(&self) -> Outcome {
+        self.end_by(libc::SIGKILL)?;
+        lazy_unmount(&self.dir);
+        Ok(())
+    }
+
+    fn ended(&self, mut child: Child, what: &str) -> Outcome<ExitStatus> {
+        if let Some(status) = wait(&mut child, END_LIMIT)? {
+            return Ok(status);
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        lazy_unmount(&self.dir);
+        Err(Failure(format!("the daemon lives on {END_LIMIT:?} after {what}")))
+    }
+
+    /// Mounts the same bucket again after an end, with the same home and options.
+    pub fn start_again(&self) -> Outcome {
+        if matches!(self.bucket, Bucket::Folder(_)) {
+            return Ok(());
+        }
+        self.start_daemon()
+    }
+
+    /// Unmounts and mounts again: nothing is remembered but what S3 has.
+    pub fn remount(&self) -> Outcome {
+        if matches!(self.bucket, Bucket::Folder(_)) {
+            return Ok(());
+        }
+        self.unmount()?;
+        self.start_daemon()
+    }
+
+    /// `s3mount ARGUMENTS` with this mount's environment.
+    pub fn run(&self, arguments: &[&str]) -> io::Result<Output> {
+        self.program().args(arguments).stdin(Stdio::null()).output()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.home.join("daemon.log")
+    }
+
+    /// How long the log is.
+    pub fn log_len(&self) -> u64 {
+        fs::metadata(self.log_path()).map_or(0, |m| m.len())
+    }
+
+    /// What the daemon logged from a byte on; only the end of it if that is much.
+    pub fn log_from(&self, start: u64) -> String {
+        let bytes = fs::read(self.log_path()).unwrap_or_default();
+        let start = usize::try_from(start).unwrap_or(0).min(bytes.len()).max(bytes.len().saturating_sub(6000));
+        String::from_utf8_lossy(&bytes[start..]).into_owned()
+    }
+
+    /// Breaks the connection to the kernel, so that every call that hangs in it ends.
+    pub fn abort_connection(&self) {
+        // stat(2) would hang with the rest; the table of mounts does not.
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let dir = self.dir.to_string_lossy();
+        for line in table.lines() {
+            let mut words = line.split(' ').skip(2);
+            let (device, _, place) = (words.next(), words.next(), words.next());
+            if place == Some(&*dir)
+                && let Some(minor) = device.and_then(|d| d.split(':').nth(1))
+            {
+                let _ = fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");
+            }
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().ok().and_then(Option::take);
+        let Some(mut child) = child else { return };
+        let _ = signal_child(&child, libc::SIGTERM);
+        if !matches!(wait(&mut child, Duration::from_secs(10)), Ok(Some(_))) {
+            self.abort_connection();
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        lazy_unmount(&self.dir);
+    }
+}
+
+/// The program with a clean environment: dummy keys, a home of its own, and nothing else of the suite's but PATH.
+pub fn program(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_s3mount"));
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home)
+        .env("XDG_STATE_HOME", home.join("state"))
+        .env("XDG_CACHE_HOME", home.join("cache"))
+        .env("XDG_RUNTIME_DIR", home)
+        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("LANG", "C.UTF-8")
+        .env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// What a program printed.
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn signal_child(child: &Child, signal: i32) -> Outcome {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    Ok(nix::sys::signal::kill(pid, nix::sys::signal::Signal::try_from(signal)?)?)
+}
+
+fn lazy_unmount(dir: &Path) {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if table.lines().any(|line| line.split(' ').nth(4) == Some(&*dir.to_string_lossy())) {
+        let _ = Command::new("fusermount3").arg("-uz").arg(dir).stderr(Stdio::null()).status();
+    }
+}
