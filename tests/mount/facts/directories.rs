@@ -43,10 +43,7 @@ fn a_directory_leaves_a_marker(p: &Place) -> Outcome {
     fs::create_dir(p.path("d"))?;
     let head = p.mount.bucket.head(&p.key("d/"))?.ok_or_else(|| Failure("no marker".into()))?;
     assert_eq!(head.size_bytes, 0);
-    if p.kind() != Kind::Versitygw {
-        // versitygw keeps no Content-Type of a directory.
-        assert_eq!(head.content_type, "application/x-directory");
-    }
+    assert_eq!(head.content_type, "application/x-directory");
     Ok(())
 }
 
