@@ -13,7 +13,7 @@ use super::mount::{Mount, Mounting};
 use super::outcome::{Failure, Outcome};
 use super::place::Place;
 use super::server::{Kind, Server};
-use super::watchdog::Watched;
+use super::watchdog::{self, Watched};
 
 /// How long a fact may take unless it says otherwise.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -141,7 +141,13 @@ pub fn skip(reason: &str) -> Outcome {
 
 /// Keeps the place of a panic with its message, for the report of the fact.
 pub fn note_panics() {
-    panic::set_hook(Box::new(|info| PANIC.with(|note| *note.borrow_mut() = info.to_string())));
+    panic::set_hook(Box::new(|info| {
+        // A worker of a fact has nobody who reports for it.
+        if !watchdog::is_watched() {
+            eprintln!("{info}");
+        }
+        PANIC.with(|note| *note.borrow_mut() = info.to_string());
+    }));
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
@@ -233,7 +239,7 @@ impl Sites {
 
     fn place(&self, kind: Kind, name: &str) -> Outcome<Place> {
         let mount = self.mount(kind)?;
-        super::watchdog::watch(&mount);
+        watchdog::watch(&mount);
         Place::folder(mount, name)
     }
 

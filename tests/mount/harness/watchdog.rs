@@ -63,6 +63,11 @@ impl Drop for Watched {
     }
 }
 
+/// Whether this thread runs a fact.
+pub fn is_watched() -> bool {
+    CURRENT.with(|current| current.borrow().is_some())
+}
+
 /// Notes that the fact of this thread uses a mount.
 pub fn watch(mount: &Arc<Mount>) {
     CURRENT.with(|current| {
