@@ -4,6 +4,8 @@
 //! is not on this machine is reported as ignored, with the reason. With `S3MOUNT_TEST_PLAIN_DIR=DIR` the facts that hold
 //! for any file system also run on a plain folder in DIR, under the server name `plain`: that checks the facts.
 //!
+//! `S3MOUNT_TEST_PROGRAM=PATH` runs the facts on another program than the one that was built.
+//!
 //! After all others one more trial for each server mounts the shared bucket anew and compares everything in it.
 
 #![allow(unreachable_pub, reason = "nothing of a test program is seen from outside")]

@@ -109,12 +109,12 @@ fn of_two_exclusive_creators_one_wins(c: &Context) -> Outcome {
 fn a_reader_of_one_mount_never_mixes_versions_of_the_other(c: &Context) -> Outcome {
     const LEN: usize = 3 << 20;
     let (a, b) = pair(c)?;
-    a.write("f", [b'a'; LEN])?;
+    a.write("f", vec![b'a'; LEN])?;
     assert!(poll(SOON, || b.path("f").exists()));
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| -> Outcome {
             for round in 0..12_u8 {
-                a.write("f", [b'b' + round; LEN])?;
+                a.write("f", vec![b'b' + round; LEN])?;
             }
             Ok(())
         });
@@ -129,7 +129,7 @@ fn a_reader_of_one_mount_never_mixes_versions_of_the_other(c: &Context) -> Outco
         }
         writer.join().expect("the writer does not panic")
     })?;
-    same_bytes(&b.read("f")?, &[b'b' + 11; LEN]);
+    same_bytes(&b.read("f")?, &vec![b'b' + 11; LEN]);
     Ok(())
 }
 

@@ -242,7 +242,9 @@ impl Drop for Mount {
 
 /// The program with a clean environment: dummy keys, a home of its own, and nothing else of the suite's but PATH.
 pub fn program(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_s3mount"));
+    // Another build of the program, or a wrapper around another program that is to be compared.
+    let other = std::env::var_os("S3MOUNT_TEST_PROGRAM");
+    let mut command = Command::new(other.unwrap_or_else(|| env!("CARGO_BIN_EXE_s3mount").into()));
     command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -92,10 +92,10 @@ impl Place {
         self.mount.bucket.put_many(&names.iter().map(|name| self.key(name)).collect::<Vec<_>>())
     }
 
-    /// All keys of the place without its prefix, in order.
+    /// All keys of the place without its prefix, in order; the marker of the place's own folder aside.
     pub fn keys(&self) -> Outcome<Vec<String>> {
         let keys = self.mount.bucket.list(&self.prefix)?;
-        Ok(keys.into_keys().map(|key| key[self.prefix.len()..].to_owned()).collect())
+        Ok(keys.into_keys().map(|key| key[self.prefix.len()..].to_owned()).filter(|key| !key.is_empty()).collect())
     }
 
     /// The names in a folder as the mount lists them, in order.
