@@ -22,7 +22,8 @@ const TABLE: [(&str, &[&str]); 17] = [
     ("namespace", &["store"]),
     ("read", &["cache", "store"]),
     ("write", &["store"]),
-    ("fs", &["namespace", "read", "write"]),
+    // Of the store, fs names errors and what objects are; it never asks S3 itself.
+    ("fs", &["namespace", "read", "write", "store"]),
     ("fuse", &["fs"]),
     ("ec2", &[]),
     ("export", &[]),

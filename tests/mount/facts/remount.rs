@@ -56,7 +56,8 @@ fn tree_of(top: &Path) -> Outcome<Tree> {
                 folders.push(path);
                 tree.insert(below, None);
             } else if kind.is_file() {
-                let (hash, len) = fingerprint(&path)?;
+                let found = fingerprint(&path);
+                let (hash, len) = found.map_err(|error| Failure(format!("{}: {error}", path.display())))?;
                 tree.insert(below, Some((hash, len)));
             }
         }
