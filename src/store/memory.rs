@@ -1,55 +1,82 @@
-//! A bucket in memory: what tests run the engines against.
+//! An object store in memory that behaves as S3 does: conditions, multipart with gaps, tags, errors, order of LIST.
 //!
-//! It answers as S3 does, conditions, limits and listing order included, and counts what it is asked. It is no cache and
-//! no product: nothing outside of tests and benchmarks builds one.
+//! For tests and benchmarks; never part of a mount. Every call is atomic and counted. Invariant: an object is replaced as a whole or
+//! not at all, and its tag depends on its bytes (and, for multipart, its parts) alone.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod content;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod uploads;
+
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::*;
+use self::content::Content;
+pub use self::requests::LoggedRequest;
+use self::uploads::Upload;
+use super::{
+    CompleteRequest, CopyRequest, GetRange, GetRequest, GetResponse, KEYS_PER_REQUEST_MAX, ListPage, ListRequest,
+    ObjectAttributes, ObjectStore, PART_BYTES_MIN, PUT_BYTES_MAX, Payload, PendingUpload, PutRequest,
+    StoreCapabilities, StoreError, StoreResult, UploadId, UploadedPart, WriteCondition,
+};
+use crate::clock::Clock;
 use crate::metrics::RequestKind;
+use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectVersion};
 
-/// Bytes of one chunk of a GET's body; about what hyper hands over.
-const BODY_CHUNK_BYTES: usize = 256 << 10;
+/// S3 user guide, "User-defined object metadata".
+const METADATA_BYTES_MAX: usize = 2 << 10;
 
+/// A bucket in memory. Clones are the same bucket.
 #[derive(Clone, Debug)]
-struct Object {
-    body: Bytes,
-    etag: ETag,
-    attributes: ObjectAttributes,
-    last_modified: SystemTime,
-}
+pub struct MemoryStore(Arc<Bucket>);
 
 #[derive(Debug)]
-struct Upload {
-    key: ObjectKey,
-    attributes: ObjectAttributes,
-    parts: BTreeMap<u32, (Bytes, ETag)>,
-    initiated: SystemTime,
+struct Bucket {
+    clock: Clock,
+    capabilities: StoreCapabilities,
+    part_bytes_min: u64,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Bucket {
-    objects: BTreeMap<String, Object>,
-    uploads: HashMap<UploadId, Upload>,
-    next: u64,
+struct State {
+    objects: BTreeMap<ObjectKey, Object>,
+    uploads: BTreeMap<Arc<str>, Upload>,
+    uploads_begun: u64,
+    log: Vec<LoggedRequest>,
+    bytes_sent: u64,
 }
 
-/// A bucket in memory.
-#[derive(Debug)]
-pub struct MemoryStore {
-    bucket: Mutex<Bucket>,
-    counts: [AtomicU64; RequestKind::ALL.len()],
-    bytes_sent: AtomicU64,
-    part_bytes_min: u64,
+#[derive(Clone, Debug)]
+struct Object {
+    content: Content,
+    etag: ETag,
+    last_modified: SystemTime,
+    attributes: ObjectAttributes,
+}
+
+/// How a memory store differs from S3.
+#[derive(Clone, Debug)]
+pub struct MemoryOptions {
+    /// Where Last-Modified comes from.
+    pub clock: Clock,
+    /// Conditions that are honoured; the others are silently ignored, as some servers do.
+    pub capabilities: StoreCapabilities,
+    /// Smallest part but the last, in bytes; less than S3's spares tests big files.
+    pub part_bytes_min: u64,
+}
+
+impl Default for MemoryOptions {
+    fn default() -> Self {
+        Self { clock: Clock::system(), capabilities: StoreCapabilities::ALL, part_bytes_min: PART_BYTES_MIN }
+    }
 }
 
 impl Default for MemoryStore {
@@ -61,92 +88,103 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty bucket with the limits of S3.
     pub fn new() -> Self {
-        Self::with_part_bytes_min(PART_BYTES_MIN)
+        Self::with_options(MemoryOptions::default())
     }
 
     /// An empty bucket that takes smaller parts than S3, so that tests need no big files.
     pub fn with_part_bytes_min(part_bytes_min: u64) -> Self {
-        Self {
-            bucket: Mutex::default(),
-            counts: std::array::from_fn(|_| AtomicU64::new(0)),
-            bytes_sent: AtomicU64::new(0),
-            part_bytes_min,
-        }
+        Self::with_options(MemoryOptions { part_bytes_min, ..MemoryOptions::default() })
     }
 
-    /// How many requests of a kind came.
-    pub fn requests(&self, kind: RequestKind) -> u64 {
-        self.counts[kind as usize].load(Ordering::Relaxed)
-    }
-
-    /// How many requests came in all.
-    pub fn all_requests(&self) -> u64 {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Bytes of bodies that GETs carried (as far as they were polled).
-    pub fn bytes_sent(&self) -> u64 {
-        self.bytes_sent.load(Ordering::Relaxed)
-    }
-
-    /// The bytes of an object, uncounted.
-    pub fn content(&self, key: &str) -> Option<Bytes> {
-        self.bucket.lock().objects.get(key).map(|object| object.body.clone())
-    }
-
-    /// What the object carries, uncounted.
-    pub fn attributes(&self, key: &str) -> Option<ObjectAttributes> {
-        self.bucket.lock().objects.get(key).map(|object| object.attributes.clone())
-    }
-
-    /// All keys, uncounted.
-    pub fn keys(&self) -> Vec<String> {
-        self.bucket.lock().objects.keys().cloned().collect()
+    /// An empty bucket.
+    pub fn with_options(options: MemoryOptions) -> Self {
+        let MemoryOptions { clock, capabilities, part_bytes_min } = options;
+        Self(Arc::new(Bucket { clock, capabilities, part_bytes_min, state: Mutex::default() }))
     }
 
     /// Puts an object as another client would, uncounted.
     pub fn put_directly(&self, key: &str, body: impl Into<Bytes>) -> ObjectInfo {
-        let mut bucket = self.bucket.lock();
-        bucket.store(&key.into(), body.into(), ObjectAttributes::default(), None)
+        self.put_directly_with(key, body, ObjectAttributes::default())
+    }
+
+    /// The same, with attributes.
+    pub fn put_directly_with(&self, key: &str, body: impl Into<Bytes>, attributes: ObjectAttributes) -> ObjectInfo {
+        let content = Content::copy_of(&[body.into()]);
+        self.0.store(&mut self.0.state.lock(), key.into(), content, None, attributes)
     }
 
     /// Deletes an object as another client would, uncounted.
     pub fn delete_directly(&self, key: &str) {
-        self.bucket.lock().objects.remove(key);
+        self.0.state.lock().objects.remove(&ObjectKey::from(key));
     }
 
-    fn count(&self, kind: RequestKind) {
-        self.counts[kind as usize].fetch_add(1, Ordering::Relaxed);
+    /// What the object carries, uncounted.
+    pub fn attributes(&self, key: &str) -> Option<ObjectAttributes> {
+        self.0.state.lock().objects.get(&ObjectKey::from(key)).map(|object| object.attributes.clone())
+    }
+
+    /// The bytes of an object, uncounted.
+    pub fn content(&self, key: &str) -> Option<Bytes> {
+        let content = self.0.state.lock().objects.get(&ObjectKey::from(key))?.content.clone();
+        let mut bytes = BytesMut::with_capacity(content.len_bytes() as usize);
+        content.pieces().for_each(|piece| bytes.extend_from_slice(&piece));
+        Some(bytes.freeze())
+    }
+
+    /// What a HEAD would say, uncounted.
+    pub fn info(&self, key: &str) -> Option<ObjectInfo> {
+        let key = ObjectKey::from(key);
+        self.0.state.lock().objects.get(&key).map(|object| object.info(&key))
+    }
+
+    /// All keys in UTF-8 order, uncounted.
+    pub fn keys(&self) -> Vec<String> {
+        self.0.state.lock().objects.keys().map(ToString::to_string).collect()
+    }
+
+    /// How many multipart uploads are neither completed nor aborted.
+    pub fn uploads_pending(&self) -> usize {
+        self.0.state.lock().uploads.len()
     }
 }
 
-fn digest(chunks: &[&[u8]]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for chunk in chunks {
-        hasher.write(chunk);
+impl Bucket {
+    fn now(&self) -> SystemTime {
+        self.clock.wall()
     }
-    hasher.finish()
-}
 
-fn joined(payload: &Payload) -> Bytes {
-    if let [only] = payload.chunks() {
-        return only.clone();
+    fn answer(&self, kind: RequestKind, key: &str, range: Option<ByteRange>) -> parking_lot::MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        state.log.push(LoggedRequest { kind, key: key.into(), range });
+        state
     }
-    let mut body = BytesMut::new();
-    for chunk in payload.chunks() {
-        body.extend_from_slice(chunk);
+
+    fn store(
+        &self,
+        state: &mut State,
+        key: ObjectKey,
+        content: Content,
+        etag: Option<ETag>,
+        attributes: ObjectAttributes,
+    ) -> ObjectInfo {
+        let etag = etag.unwrap_or_else(|| ETag::new(format!("\"{}\"", digest(&content))));
+        let object = Object { content, etag, last_modified: self.now(), attributes };
+        let info = object.info(&key);
+        state.objects.insert(key, object);
+        info
     }
-    body.freeze()
 }
 
 impl Object {
-    fn info(&self, key: &ObjectKey, with_metadata: bool) -> ObjectInfo {
+    /// As headers say it: with metadata and with whole seconds.
+    fn info(&self, key: &ObjectKey) -> ObjectInfo {
+        let since_epoch = self.last_modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         ObjectInfo {
             version: ObjectVersion::new(key.clone(), self.etag.clone(), None),
-            size_bytes: self.body.len() as u64,
-            last_modified: self.last_modified,
-            metadata: with_metadata.then(|| Arc::clone(&self.attributes.metadata)),
-            content_type: if with_metadata { self.attributes.content_type.clone() } else { None },
+            size_bytes: self.content.len_bytes(),
+            last_modified: UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs()),
+            metadata: Some(Arc::clone(&self.attributes.metadata)),
+            content_type: Some(self.attributes.content_type.clone().unwrap_or_else(|| "binary/octet-stream".into())),
             storage_class: self.attributes.storage_class.clone(),
         }
     }
@@ -157,181 +195,196 @@ impl Object {
             _ => Ok(()),
         }
     }
+
+    /// As LIST says it: without metadata and with milliseconds.
+    fn listed(&self, key: &ObjectKey) -> ObjectInfo {
+        let since_epoch = self.last_modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        ObjectInfo {
+            last_modified: UNIX_EPOCH + Duration::from_millis(since_epoch.as_millis() as u64),
+            metadata: None,
+            content_type: None,
+            ..self.info(key)
+        }
+    }
 }
 
-impl Bucket {
-    fn find(&self, key: &ObjectKey) -> StoreResult<&Object> {
-        self.objects.get(key.as_str()).ok_or(StoreError::NotFound)
-    }
-
-    fn check(&self, key: &ObjectKey, condition: &WriteCondition) -> StoreResult<()> {
-        if key.as_str().len() > ObjectKey::LEN_BYTES_MAX {
-            return Err(StoreError::BadKey("longer than 1024 bytes".into()));
+/// 32 hex digits that depend on the bytes alone, where S3 has their MD5.
+fn digest(content: &Content) -> String {
+    let crc = content.crc64nvme().to_base64();
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325 ^ content.len_bytes();
+    let mut hex = String::with_capacity(32);
+    for round in 0..2_u8 {
+        for byte in crc.bytes().chain([round]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
-        match (condition, self.objects.get(key.as_str())) {
-            (WriteCondition::None, _) | (WriteCondition::Absent, None) => Ok(()),
-            (WriteCondition::Absent, Some(_)) => Err(StoreError::PreconditionFailed),
-            (WriteCondition::Matches(_), None) => Err(StoreError::NotFound),
-            (WriteCondition::Matches(etag), Some(object)) if object.etag == *etag => Ok(()),
-            (WriteCondition::Matches(_), Some(_)) => Err(StoreError::PreconditionFailed),
+        hex.push_str(&format!("{hash:016x}"));
+    }
+    hex
+}
+
+fn check_key(key: &ObjectKey) -> StoreResult<()> {
+    match key.as_str().len() {
+        0 => Err(StoreError::BadKey("the key is empty".into())),
+        1..=ObjectKey::LEN_BYTES_MAX => Ok(()),
+        _ => Err(StoreError::BadKey("KeyTooLongError: Your key is too long".into())),
+    }
+}
+
+fn check_attributes(attributes: &ObjectAttributes) -> StoreResult<()> {
+    let bytes: usize = attributes.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > METADATA_BYTES_MAX {
+        return Err(StoreError::TooLarge("MetadataTooLarge: Your metadata headers exceed 2 KB".into()));
+    }
+    Ok(())
+}
+
+/// S3 says 404 for If-Match on a key that holds nothing, 412 for every other condition that does not hold.
+fn check_condition(held: Option<&Object>, condition: &WriteCondition) -> StoreResult<()> {
+    match (condition, held) {
+        (WriteCondition::None, _) | (WriteCondition::Absent, None) => Ok(()),
+        (WriteCondition::Matches(_), None) => Err(StoreError::NotFound),
+        (WriteCondition::Matches(etag), Some(object)) if object.etag == *etag => Ok(()),
+        (WriteCondition::Absent | WriteCondition::Matches(_), Some(_)) => Err(StoreError::PreconditionFailed),
+    }
+}
+
+impl GetRange {
+    /// The bytes meant in an object of `size_bytes`; `None` where S3 answers 416.
+    fn resolve(self, size_bytes: u64) -> Option<ByteRange> {
+        let whole = ByteRange::new(0, size_bytes);
+        match self {
+            Self::Whole => Some(whole),
+            Self::Bytes(range) => Some(whole.intersect(&range)).filter(|range| !range.is_empty()),
+            Self::Suffix(len) => {
+                Some(ByteRange::new(size_bytes.saturating_sub(len), size_bytes)).filter(|range| !range.is_empty())
+            }
         }
-    }
-
-    fn store(&mut self, key: &ObjectKey, body: Bytes, attributes: ObjectAttributes, etag: Option<ETag>) -> ObjectInfo {
-        let etag = etag.unwrap_or_else(|| {
-            // Like S3's: the same bytes give the same tag.
-            ETag::new(format!("\"{:032x}\"", digest(&[&body])))
-        });
-        let object = Object { body, etag, attributes, last_modified: SystemTime::now() };
-        let info = object.info(key, true);
-        self.objects.insert(key.as_str().to_owned(), object);
-        info
-    }
-
-    fn upload(&mut self, key: &ObjectKey, upload: &UploadId) -> StoreResult<&mut Upload> {
-        self.uploads.get_mut(upload).filter(|it| it.key == *key).ok_or(StoreError::NoSuchUpload)
-    }
-
-    fn add_part(&mut self, key: &ObjectKey, upload: &UploadId, number: u32, body: Bytes) -> StoreResult<UploadedPart> {
-        if !(1..=PART_NUMBER_MAX).contains(&number) {
-            return Err(StoreError::Fatal("part number out of range".into()));
-        }
-        let etag = ETag::new(format!("\"{:032x}\"", digest(&[&body])));
-        self.upload(key, upload)?.parts.insert(number, (body, etag.clone()));
-        Ok(UploadedPart { number, etag, crc64nvme: None })
     }
 }
 
 #[async_trait]
 impl ObjectStore for MemoryStore {
     async fn head(&self, key: &ObjectKey) -> StoreResult<ObjectInfo> {
-        self.count(RequestKind::Head);
-        Ok(self.bucket.lock().find(key)?.info(key, true))
+        let state = self.0.answer(RequestKind::Head, key.as_str(), None);
+        check_key(key)?;
+        state.objects.get(key).map(|object| object.info(key)).ok_or(StoreError::NotFound)
     }
 
     async fn get(&self, request: GetRequest) -> StoreResult<GetResponse> {
-        self.count(RequestKind::Get);
-        let object = self.bucket.lock().find(&request.key)?.clone();
+        let key = &request.key;
+        let range = match request.range {
+            GetRange::Bytes(range) => Some(range),
+            GetRange::Whole | GetRange::Suffix(_) => None,
+        };
+        let mut state = self.0.answer(RequestKind::Get, key.as_str(), range);
+        check_key(key)?;
+        let object = state.objects.get(key).ok_or(StoreError::NotFound)?;
         if request.if_match.as_ref().is_some_and(|etag| *etag != object.etag) {
             return Err(StoreError::PreconditionFailed);
         }
-        if request.if_none_match.as_ref().is_some_and(|etag| *etag == object.etag) {
+        if request.if_none_match.as_ref() == Some(&object.etag) {
             return Err(StoreError::NotModified);
         }
         object.refuse_archived()?;
-        let size = object.body.len() as u64;
-        let range = match request.range {
-            GetRange::Whole => ByteRange::new(0, size),
-            GetRange::Bytes(range) => ByteRange::new(range.start, range.end.min(size)),
-            GetRange::Suffix(len) => ByteRange::new(size.saturating_sub(len), size),
-        };
-        if request.range != GetRange::Whole && (range.is_empty() || range.start >= size) {
-            return Err(StoreError::RangeNotSatisfiable { size_bytes: Some(size) });
-        }
-        let body = object.body.slice(range.start as usize..range.end as usize);
-        self.bytes_sent.fetch_add(body.len() as u64, Ordering::Relaxed);
-        let chunks: Vec<StoreResult<Bytes>> = (0..body.len())
-            .step_by(BODY_CHUNK_BYTES)
-            .map(|start| Ok(body.slice(start..(start + BODY_CHUNK_BYTES).min(body.len()))))
-            .collect();
-        let info = object.info(&request.key, true);
-        Ok(GetResponse { info, range, body: Box::pin(futures_util::stream::iter(chunks)) })
+        let info = object.info(key);
+        let range = request
+            .range
+            .resolve(info.size_bytes)
+            .ok_or(StoreError::RangeNotSatisfiable { size_bytes: Some(info.size_bytes) })?;
+        let body = futures_util::stream::iter(object.content.slice(range).pieces().map(Ok));
+        state.bytes_sent += range.len();
+        Ok(GetResponse { info, range, body: Box::pin(body) })
     }
 
     async fn list(&self, request: ListRequest) -> StoreResult<ListPage> {
-        self.count(RequestKind::List);
-        let bucket = self.bucket.lock();
-        let limit = request.keys_max.unwrap_or(KEYS_PER_REQUEST_MAX).clamp(1, KEYS_PER_REQUEST_MAX);
-        let after = request.continuation.or(request.start_after).unwrap_or_default();
+        let state = self.0.answer(RequestKind::List, &request.prefix, None);
+        let keys_max = request.keys_max.unwrap_or(KEYS_PER_REQUEST_MAX).clamp(1, KEYS_PER_REQUEST_MAX);
+        let after = request.continuation.as_deref().or(request.start_after.as_deref()).unwrap_or_default();
+        let from = ObjectKey::from(after.max(request.prefix.as_str()));
         let mut page = ListPage::default();
-        let mut last = after.clone();
-        let from =
-            if after < request.prefix { Bound::Included(request.prefix.clone()) } else { Bound::Excluded(after) };
-        let start = match &from {
-            Bound::Included(from) | Bound::Excluded(from) => from.clone(),
-            Bound::Unbounded => String::new(),
-        };
-        for (key, object) in bucket.objects.range::<String, _>((from, Bound::Unbounded)) {
-            let Some(rest) = key.strip_prefix(request.prefix.as_str()) else { break };
-            let rolled = if request.delimited { rest.find('/') } else { None };
-            let name = match rolled {
-                Some(slash) => &key[..request.prefix.len() + slash + 1],
-                None => key.as_str(),
-            };
-            // A prefix that an earlier page rolled up is not told again.
-            if rolled.is_some() && (page.common_prefixes.last().is_some_and(|it| it == name) || *name <= *start) {
+        let mut last: Option<String> = None;
+        for (key, object) in state.objects.range((Bound::Included(from), Bound::Unbounded)) {
+            let Some(rest) = key.as_str().strip_prefix(request.prefix.as_str()) else { break };
+            let rolled_up = rest.find('/').filter(|_| request.delimited);
+            let name = rolled_up.map_or(key.as_str(), |slash| &key.as_str()[..request.prefix.len() + slash + 1]);
+            if name <= after && !after.is_empty() || last.as_deref() == Some(name) {
                 continue;
             }
-            if page.objects.len() + page.common_prefixes.len() == limit {
-                page.continuation = Some(last);
-                return Ok(page);
+            if page.objects.len() + page.common_prefixes.len() == keys_max {
+                page.continuation = last;
+                break;
             }
-            last = name.to_owned();
-            match rolled {
-                Some(_) => page.common_prefixes.push(name.to_owned()),
-                None => page.objects.push(object.info(&key.as_str().into(), false)),
+            last = Some(name.to_owned());
+            if rolled_up.is_some() {
+                page.common_prefixes.push(name.to_owned());
+            } else {
+                page.objects.push(object.listed(key));
             }
         }
         Ok(page)
     }
 
     async fn put(&self, request: PutRequest) -> StoreResult<ObjectInfo> {
-        self.count(RequestKind::Put);
-        if request.payload.len_bytes() > PUT_BYTES_MAX {
-            return Err(StoreError::TooLarge("one PUT takes at most 5 GiB".into()));
+        let content = Content::copy_of(request.payload.chunks());
+        let mut state = self.0.answer(RequestKind::Put, request.key.as_str(), None);
+        check_key(&request.key)?;
+        check_attributes(&request.attributes)?;
+        if content.len_bytes() > PUT_BYTES_MAX {
+            return Err(StoreError::TooLarge("EntityTooLarge: Your proposed upload exceeds the maximum".into()));
         }
-        let body = joined(&request.payload);
-        let mut bucket = self.bucket.lock();
-        bucket.check(&request.key, &request.condition)?;
-        Ok(bucket.store(&request.key, body, request.attributes, None))
+        if self.0.capabilities.conditional_writes {
+            check_condition(state.objects.get(&request.key), &request.condition)?;
+        }
+        Ok(self.0.store(&mut state, request.key, content, None, request.attributes))
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> StoreResult<()> {
-        self.count(RequestKind::Delete);
-        let mut bucket = self.bucket.lock();
-        if let Some(etag) = if_match {
-            bucket.check(key, &WriteCondition::Matches(etag.clone()))?;
+        let mut state = self.0.answer(RequestKind::Delete, key.as_str(), None);
+        check_key(key)?;
+        if self.0.capabilities.conditional_deletes
+            && let (Some(etag), Some(object)) = (if_match, state.objects.get(key))
+            && *etag != object.etag
+        {
+            return Err(StoreError::PreconditionFailed);
         }
-        bucket.objects.remove(key.as_str());
+        state.objects.remove(key);
         Ok(())
     }
 
     async fn delete_many(&self, keys: Vec<ObjectKey>) -> StoreResult<Vec<(ObjectKey, StoreError)>> {
-        self.count(RequestKind::DeleteMany);
-        if keys.len() > KEYS_PER_REQUEST_MAX {
-            return Err(StoreError::Fatal("DeleteObjects takes at most 1000 keys".into()));
+        if keys.is_empty() {
+            return Ok(Vec::new());
         }
-        let mut bucket = self.bucket.lock();
+        let mut state = self.0.answer(RequestKind::DeleteMany, keys[0].as_str(), None);
+        if keys.len() > KEYS_PER_REQUEST_MAX {
+            return Err(StoreError::Fatal("MalformedXML: more than 1000 keys".into()));
+        }
         for key in keys {
-            bucket.objects.remove(key.as_str());
+            state.objects.remove(&key);
         }
         Ok(Vec::new())
     }
 
     async fn copy(&self, request: CopyRequest) -> StoreResult<ObjectInfo> {
-        self.count(RequestKind::Copy);
-        let mut bucket = self.bucket.lock();
-        let source = bucket.find(request.source.key())?.clone();
-        if source.etag != *request.source.etag() {
-            return Err(StoreError::PreconditionFailed);
+        let mut state = self.0.answer(RequestKind::Copy, request.key.as_str(), None);
+        check_key(&request.key)?;
+        let source = state.source(&request.source)?;
+        if source.content.len_bytes() > PUT_BYTES_MAX {
+            return Err(StoreError::TooLarge("InvalidRequest: the copy source is larger than 5 GiB".into()));
         }
-        source.refuse_archived()?;
-        if source.body.len() as u64 > PUT_BYTES_MAX {
-            return Err(StoreError::TooLarge("one copy takes at most 5 GiB".into()));
+        if request.attributes.is_none() && request.key == *request.source.key() {
+            return Err(StoreError::Fatal("InvalidRequest: a copy to itself must change the metadata".into()));
         }
-        bucket.check(&request.key, &request.condition)?;
-        let attributes = request.attributes.unwrap_or_else(|| source.attributes.clone());
-        Ok(bucket.store(&request.key, source.body.clone(), attributes, None))
+        if self.0.capabilities.conditional_copies {
+            check_condition(state.objects.get(&request.key), &request.condition)?;
+        }
+        let attributes = request.attributes.unwrap_or(source.attributes);
+        check_attributes(&attributes)?;
+        Ok(self.0.store(&mut state, request.key, source.content, None, attributes))
     }
 
     async fn create_upload(&self, key: &ObjectKey, attributes: ObjectAttributes) -> StoreResult<UploadId> {
-        self.count(RequestKind::CreateUpload);
-        let mut bucket = self.bucket.lock();
-        bucket.next += 1;
-        let id = UploadId(format!("upload-{}", bucket.next).into());
-        let upload = Upload { key: key.clone(), attributes, parts: BTreeMap::new(), initiated: SystemTime::now() };
-        bucket.uploads.insert(id.clone(), upload);
-        Ok(id)
+        self.0.create_upload(key, attributes)
     }
 
     async fn upload_part(
@@ -341,9 +394,7 @@ impl ObjectStore for MemoryStore {
         number: u32,
         payload: Payload,
     ) -> StoreResult<UploadedPart> {
-        self.count(RequestKind::UploadPart);
-        let body = joined(&payload);
-        self.bucket.lock().add_part(key, upload, number, body)
+        self.0.upload_part(key, upload, number, &payload)
     }
 
     async fn copy_part(
@@ -354,67 +405,23 @@ impl ObjectStore for MemoryStore {
         source: &ObjectVersion,
         range: ByteRange,
     ) -> StoreResult<UploadedPart> {
-        self.count(RequestKind::CopyPart);
-        let mut bucket = self.bucket.lock();
-        let object = bucket.find(source.key())?.clone();
-        if object.etag != *source.etag() {
-            return Err(StoreError::PreconditionFailed);
-        }
-        if range.is_empty() || range.end > object.body.len() as u64 || range.len() > PUT_BYTES_MAX {
-            return Err(StoreError::RangeNotSatisfiable { size_bytes: Some(object.body.len() as u64) });
-        }
-        let body = object.body.slice(range.start as usize..range.end as usize);
-        bucket.add_part(key, upload, number, body)
+        self.0.copy_part(key, upload, number, source, range)
     }
 
     async fn complete_upload(&self, request: CompleteRequest) -> StoreResult<ObjectInfo> {
-        self.count(RequestKind::CompleteUpload);
-        let mut bucket = self.bucket.lock();
-        bucket.upload(&request.key, &request.upload)?;
-        bucket.check(&request.key, &request.condition)?;
-        let upload = bucket.upload(&request.key, &request.upload)?;
-        let mut body = BytesMut::new();
-        let mut hasher = DefaultHasher::new();
-        let mut before = 0;
-        for (index, part) in request.parts.iter().enumerate() {
-            let Some((bytes, etag)) = upload.parts.get(&part.number) else {
-                return Err(StoreError::Fatal(format!("InvalidPart: {}", part.number)));
-            };
-            if *etag != part.etag || part.number <= before {
-                return Err(StoreError::Fatal(format!("InvalidPart or InvalidPartOrder: {}", part.number)));
-            }
-            before = part.number;
-            if index + 1 < request.parts.len() && (bytes.len() as u64) < self.part_bytes_min {
-                return Err(StoreError::Fatal(format!("EntityTooSmall: part {}", part.number)));
-            }
-            etag.hash(&mut hasher);
-            body.extend_from_slice(bytes);
-        }
-        if request.parts.is_empty() || body.len() as u64 != request.size_bytes {
-            return Err(StoreError::Fatal("MalformedXML or wrong x-amz-mp-object-size".into()));
-        }
-        let etag = ETag::new(format!("\"{:032x}-{}\"", hasher.finish(), request.parts.len()));
-        let attributes = upload.attributes.clone();
-        bucket.uploads.remove(&request.upload);
-        Ok(bucket.store(&request.key, body.freeze(), attributes, Some(etag)))
+        self.0.complete_upload(request)
     }
 
-    async fn abort_upload(&self, _key: &ObjectKey, upload: &UploadId) -> StoreResult<()> {
-        self.count(RequestKind::AbortUpload);
-        self.bucket.lock().uploads.remove(upload);
+    async fn abort_upload(&self, key: &ObjectKey, upload: &UploadId) -> StoreResult<()> {
+        self.0.answer(RequestKind::AbortUpload, key.as_str(), None).uploads.remove(&upload.0);
         Ok(())
     }
 
     async fn list_uploads(&self, prefix: &str) -> StoreResult<Vec<PendingUpload>> {
-        self.count(RequestKind::ListUploads);
-        let bucket = self.bucket.lock();
-        let pending = bucket.uploads.iter().filter(|(_, upload)| upload.key.as_str().starts_with(prefix));
-        Ok(pending
-            .map(|(id, upload)| PendingUpload {
-                key: upload.key.clone(),
-                upload: id.clone(),
-                initiated: upload.initiated,
-            })
-            .collect())
+        Ok(self.0.answer(RequestKind::ListUploads, prefix, None).pending_uploads(prefix))
+    }
+
+    fn capabilities(&self) -> StoreCapabilities {
+        self.0.capabilities
     }
 }

@@ -3,17 +3,20 @@
 //! Implementations are small and stack: [`retry`](self) over measured over the S3 client, or a memory store with
 //! faults in a test. Every one of them passes the same suite (`contract.rs`). No type of the AWS SDK passes this border.
 
+pub mod checksum;
 mod error;
+pub mod faulty;
 pub mod memory;
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
+use self::checksum::Crc64;
 pub use self::error::{StoreError, StoreResult};
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectMetadata, ObjectVersion};
 
@@ -26,28 +29,37 @@ pub const PART_NUMBER_MAX: u32 = 10_000;
 /// Most keys that one DeleteObjects takes, and one LIST page gives.
 pub const KEYS_PER_REQUEST_MAX: usize = 1000;
 
-/// A body to be sent: chunks that are shared, never copied, with their CRC-64/NVME.
+/// A body to be sent: chunks that are shared, never copied, with their CRC-64/NVME, which is computed once.
 #[derive(Clone, Default)]
-pub struct Payload {
-    chunks: Arc<[Bytes]>,
+pub struct Payload(Arc<PayloadBytes>);
+
+#[derive(Default)]
+struct PayloadBytes {
+    chunks: Vec<Bytes>,
     len_bytes: u64,
+    crc64nvme: OnceLock<Crc64>,
 }
 
 impl Payload {
     /// A body made of `chunks` one after another.
     pub fn new(chunks: Vec<Bytes>) -> Self {
         let len_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        Self { chunks: chunks.into(), len_bytes }
+        Self(Arc::new(PayloadBytes { chunks, len_bytes, crc64nvme: OnceLock::new() }))
     }
 
     /// The chunks in order.
     pub fn chunks(&self) -> &[Bytes] {
-        &self.chunks
+        &self.0.chunks
     }
 
     /// Length of the whole body in bytes.
     pub fn len_bytes(&self) -> u64 {
-        self.len_bytes
+        self.0.len_bytes
+    }
+
+    /// The checksum of the whole body; the first call reads every byte (about 0.1 ms a MiB at most), the others none.
+    pub fn crc64nvme(&self) -> Crc64 {
+        *self.0.crc64nvme.get_or_init(|| Crc64::of_chunks(&self.0.chunks))
     }
 }
 
@@ -59,7 +71,7 @@ impl From<Bytes> for Payload {
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Payload({} bytes in {} chunks)", self.len_bytes, self.chunks.len())
+        write!(f, "Payload({} bytes in {} chunks)", self.len_bytes(), self.chunks().len())
     }
 }
 
@@ -234,6 +246,11 @@ pub struct StoreCapabilities {
     pub conditional_copies: bool,
 }
 
+impl StoreCapabilities {
+    /// What S3 itself honours.
+    pub const ALL: Self = Self { conditional_writes: true, conditional_deletes: true, conditional_copies: true };
+}
+
 /// An S3 bucket. Every call is one S3 request; wrappers may repeat it. Dropping the future of a call cancels it.
 ///
 /// A write that answered `Ok` is durable. A write that answered an error of [`StoreError::is_ambiguous`] may or may not
@@ -295,6 +312,6 @@ pub trait ObjectStore: Send + Sync + 'static {
 
     /// What the server honours; everything until a probe says otherwise.
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities { conditional_writes: true, conditional_deletes: true, conditional_copies: true }
+        StoreCapabilities::ALL
     }
 }
