@@ -1,1 +1,241 @@
-//! Reads of pinned object versions: prefetch, single flight, cache.
+//! Reading: one engine a mount, one reader an open handle, each reader pinned to one version of its object.
+//!
+//! Owns what is read ahead and when S3 is asked; the blocks themselves belong to `cache`. Never mixes bytes of two versions:
+//! every request but the one of `open` carries If-Match, and every answer's tag is compared. No lock is held across a wait,
+//! and reads of one handle run side by side.
+//!
+//! - `window`: which bytes a handle's reads make worth fetching ahead; pure
+//! - `fetch`: cache, then what is on its way, then a request; single flight
+//! - `in_flight`: the table of what is on its way
+//! - `flight`: one request in its own task, its blocks handed over as they fill
+//! - `filling`: memory that is read while it is being filled
+//! - `open`: the one request of an open, and what is fetched beside it
+//! - `tails`: which kinds of files are read from their end; learned
+
+mod fetch;
+mod filling;
+mod flight;
+mod in_flight;
+mod open;
+mod tails;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use self::fetch::{BLOCK_BYTES, Fetcher, Shape};
+use self::flight::{FlightOf, Owner};
+use self::in_flight::InFlight;
+use self::tails::Tails;
+use self::window::{Plan, Streams, WindowLimits};
+use crate::cache::MemoryCache;
+use crate::config::ReadLimits;
+use crate::memory::{Budget, PagePool};
+use crate::metrics::Metrics;
+use crate::store::{ObjectStore, StoreError};
+use crate::types::{BlockId, ByteRange, ObjectInfo, ObjectVersion};
+
+/// The share of the cache that all read-ahead windows together may fill, as a divisor: blocks that were read ahead must still
+/// be there when the reader comes to them.
+const WINDOWS_CACHE_DIVISOR: u64 = 2;
+/// The window that every stream may have however many there are.
+const WINDOW_BYTES_MIN: u64 = 2 * BLOCK_BYTES;
+
+/// Why a read failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The version that the reader is pinned to is gone from S3 (412 or 404 under If-Match), and the bytes are not cached.
+    #[error("the object was replaced or deleted while it was read")]
+    Stale,
+    /// S3 could not be asked.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for ReadError {
+    /// What went wrong with a request that was pinned to a version.
+    fn from(error: StoreError) -> Self {
+        if error.is_changed() { Self::Stale } else { Self::Store(error) }
+    }
+}
+
+/// Everything that the readers of a mount share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ReadEngine(Arc<Engine>);
+
+#[derive(Debug)]
+struct Engine {
+    fetcher: Arc<Fetcher>,
+    windows: WindowLimits,
+    /// Streams of all handles that now fill windows.
+    streaming: AtomicUsize,
+    tails: Tails,
+}
+
+impl ReadEngine {
+    /// An engine with an empty cache. Must be called within a tokio runtime; requests run there.
+    pub fn new(store: Arc<dyn ObjectStore>, pages: Arc<PagePool>, limits: ReadLimits, metrics: Arc<Metrics>) -> Self {
+        let request_bytes_max = limits.request_bytes_max.max(BLOCK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
+        let limits = ReadLimits { request_bytes_max, ..limits };
+        let fetcher = Arc::new(Fetcher {
+            store,
+            cache: MemoryCache::new(limits.cache_bytes),
+            in_flight: InFlight::new(),
+            budget: Budget::new(limits.in_flight_bytes),
+            pages,
+            limits,
+            metrics,
+            runtime: Handle::current(),
+        });
+        let windows = WindowLimits {
+            window_bytes_max: limits.window_bytes_max,
+            request_bytes_max,
+            gap_bytes_max: limits.gap_bytes_max,
+        };
+        Self(Arc::new(Engine { fetcher, windows, streaming: AtomicUsize::new(0), tails: Tails::default() }))
+    }
+
+    /// A reader of a version that is known already; asks for nothing.
+    pub fn reader(&self, info: &ObjectInfo) -> Reader {
+        self.reader_of(Arc::new(info.clone()), Arc::new(Owner::default()), 0)
+    }
+
+    /// Puts a block that this mount has just published into the cache. `index` counts blocks of
+    /// [`PAGE_BYTES`](crate::memory::PAGE_BYTES); `block` begins at the block's first byte and ends at its end or the end of the
+    /// object.
+    pub fn admit(&self, version: &ObjectVersion, index: u64, block: Bytes) {
+        if block.is_empty() {
+            return;
+        }
+        // A short block may stand in a whole page, which the cache would hold and not weigh.
+        let is_short = block.len() as u64 <= BLOCK_BYTES / 2;
+        let block = if is_short { Bytes::copy_from_slice(&block) } else { block };
+        let range = ByteRange::of_len(index.saturating_mul(BLOCK_BYTES), block.len() as u64);
+        let id = BlockId { version: version.clone(), index };
+        self.0.fetcher.cache.insert(id, range, range.start, block);
+    }
+
+    /// Drops what is cached of a version that is known to be gone. Speed only: LRU would drop it in time.
+    pub fn forget_version(&self, version: &ObjectVersion) {
+        self.0.fetcher.cache.forget_version(version);
+    }
+
+    /// Bytes of memory that cached blocks hold.
+    pub fn cached_bytes(&self) -> u64 {
+        self.0.fetcher.cache.used_bytes()
+    }
+
+    /// Bytes that were asked of S3 and are not handed over yet.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.0.fetcher.budget.used_bytes()
+    }
+
+    fn reader_of(&self, info: Arc<ObjectInfo>, owner: Arc<Owner>, opened_bytes: u64) -> Reader {
+        let streams = Streams::new(info.size_bytes, opened_bytes);
+        Reader(Arc::new(Handled {
+            engine: Arc::clone(&self.0),
+            of: FlightOf { owner, info },
+            streams: Mutex::new(Observed { streams, counted: 0 }),
+            has_read: AtomicBool::new(false),
+        }))
+    }
+}
+
+/// An open handle's view of one version of an object. Cheap to clone; all clones share the stream detectors.
+#[derive(Clone, Debug)]
+pub struct Reader(Arc<Handled>);
+
+#[derive(Debug)]
+struct Handled {
+    engine: Arc<Engine>,
+    of: FlightOf,
+    streams: Mutex<Observed>,
+    has_read: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Observed {
+    streams: Streams,
+    /// How many of the engine's `streaming` are of this handle.
+    counted: usize,
+}
+
+impl Reader {
+    /// The version that is read, with its size.
+    pub fn info(&self) -> &ObjectInfo {
+        &self.0.of.info
+    }
+
+    /// The bytes of `range`, cut at the end of the file, if memory has them all; never waits. Keeps the read-ahead going when
+    /// it answers, and leaves that to [`Reader::read`] when it does not. May be called on any thread.
+    pub fn try_read(&self, range: ByteRange) -> Option<Bytes> {
+        let range = self.cut(range);
+        if range.is_empty() {
+            return Some(Bytes::new());
+        }
+        let fetcher = &self.0.engine.fetcher;
+        let bytes = fetcher.ready(&self.0.of.info.version, range)?;
+        let plan = self.0.observe(range, false);
+        if !plan.ranges.is_empty()
+            && let Some(from) = fetcher.prefetch(&self.0.of, &plan.ranges)
+        {
+            self.0.streams.lock().streams.retract(&plan, from);
+        }
+        Some(bytes)
+    }
+
+    /// The bytes of `range`, cut at the end of the file. Bytes that are already on their way are waited for; dropping the
+    /// future harms nobody else who waits for them.
+    pub async fn read(&self, range: ByteRange) -> Result<Bytes, ReadError> {
+        let range = self.cut(range);
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let plan = self.0.observe(range, true);
+        let shape = if plan.sequential { Shape::Streaming } else { Shape::Random };
+        let refused = |from| self.0.streams.lock().streams.retract(&plan, from);
+        self.0.engine.fetcher.read(&self.0.of, range, shape, &plan.ranges, refused).await
+    }
+
+    fn cut(&self, range: ByteRange) -> ByteRange {
+        let end = self.0.of.info.size_bytes;
+        ByteRange { start: range.start.min(end), end: range.end.min(end).max(range.start.min(end)) }
+    }
+}
+
+impl Handled {
+    fn observe(&self, range: ByteRange, waited: bool) -> Plan {
+        if !self.has_read.load(Relaxed) && !self.has_read.swap(true, Relaxed) {
+            self.engine.tails.learn(&self.of.info, range);
+        }
+        let streaming = &self.engine.streaming;
+        let shares = streaming.load(Relaxed).max(1) as u64;
+        let cap = self.engine.fetcher.limits.cache_bytes / WINDOWS_CACHE_DIVISOR / shares;
+        let mut observed = self.streams.lock();
+        let plan = observed.streams.observe(range, waited, cap.max(WINDOW_BYTES_MIN), &self.engine.windows);
+        let now = observed.streams.streaming();
+        if now != observed.counted {
+            if now > observed.counted {
+                streaming.fetch_add(now - observed.counted, Relaxed);
+            } else {
+                streaming.fetch_sub(observed.counted - now, Relaxed);
+            }
+            observed.counted = now;
+        }
+        plan
+    }
+}
+
+impl Drop for Handled {
+    fn drop(&mut self) {
+        self.engine.streaming.fetch_sub(self.streams.get_mut().counted, Relaxed);
+        self.of.owner.leave();
+    }
+}
