@@ -229,6 +229,11 @@ impl Fetcher {
     ) -> Option<usize> {
         let own_bytes = writers.iter().map(|writer| writer.range().len()).sum();
         let mut lease = if writers.is_empty() { None } else { self.budget.try_take(own_bytes) };
+        if lease.is_none() && !writers.is_empty() {
+            // The budget is spent: this read waits for its share, and nothing that nobody waits for gets in before it.
+            self.launch(reader, writers, shape, None);
+            return (!ahead.is_empty()).then_some(0);
+        }
         let mut joined = 0;
         if let (Some(own), Some(first), Some(last), Some(next)) =
             (&mut lease, writers.first(), writers.last(), ahead.first())

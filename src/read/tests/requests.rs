@@ -124,6 +124,34 @@ async fn in_flight_bytes_stay_within_budget() {
 }
 
 #[tokio::test]
+async fn a_read_that_waits_for_the_budget_goes_before_read_ahead() {
+    let limits = ReadLimits { in_flight_bytes: 2 << 20, ..ReadLimits::default() };
+    let bench = Bench::with(Scripted::held(CHUNK), 64 * MIB, limits);
+    let (streaming, other) = (bench.reader().await, bench.reader().await);
+    let first = range(10 * MIB, 2 * MIB);
+    let second = range(12 * MIB, MIB);
+    let elsewhere = range(40 * MIB, 100 * KIB);
+    tokio::join!(
+        bench.check(&streaming, first),
+        async {
+            tokio::task::yield_now().await;
+            bench.check(&other, elsewhere).await;
+            bench.check(&streaming, second).await;
+        },
+        async {
+            while bench.store.ranges().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            assert!(bench.store.ranges().iter().all(|get| first.contains_range(get)), "the budget is full");
+            bench.store.released.add_permits(64 << 20);
+        },
+    );
+    let ranges = bench.store.ranges();
+    let position = ranges.iter().position(|get| *get == elsewhere).expect("it was asked for");
+    assert!(ranges[..position].iter().all(|get| first.contains_range(get)));
+}
+
+#[tokio::test]
 async fn a_budget_smaller_than_a_request_still_finishes() {
     let limits = ReadLimits { in_flight_bytes: 64 << 10, ..ReadLimits::default() };
     let bench = Bench::with(Scripted::new(CHUNK), 6 * MIB, limits);
