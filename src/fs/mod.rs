@@ -1,1 +1,139 @@
-//! POSIX operations composed of namespace, read and write.
+//! POSIX operations, composed of namespace (names), read (published bytes) and write (unpublished bytes).
+//!
+//! One file per family of operations; all of them are methods of [`FileSystem`]. An operation exists in two forms where
+//! it can often be answered from memory: `try_…` never waits and gives `None` when it would have to, the other one may
+//! ask S3. No kernel type appears here; `fuse` translates.
+//!
+//! Lock order: `tree` -> `OpenInode::order` -> `OpenInode::view` / `OpenInodes` / `Handles`. The first two are
+//! asynchronous and may be held while S3 is asked; the others are never held across an await.
+//!
+//! What is absent: hard links (S3 has none), and locks (the kernel keeps flock and fcntl locks, host-local).
+
+mod attributes;
+mod copy;
+mod create;
+mod data;
+mod directory;
+mod error;
+mod handles;
+mod lookup;
+mod open;
+mod opened;
+mod remove;
+mod rename;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+pub use self::attributes::{SetAttributes, SetTime, Statistics};
+pub use self::create::NewFile;
+pub use self::error::{FsError, FsResult};
+use self::handles::Handles;
+pub use self::open::Opened;
+use self::opened::OpenInodes;
+pub use self::sync::Drained;
+use crate::clock::Clock;
+use crate::config::AttributeDefaults;
+use crate::metrics::Metrics;
+use crate::namespace::Namespace;
+use crate::read::ReadEngine;
+use crate::types::Ino;
+use crate::write::WriteEngine;
+
+/// How a mount behaves as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSystemOptions {
+    /// Refuse everything that would change the bucket (EROFS).
+    pub read_only: bool,
+    /// Owners and modes of what says nothing of them.
+    pub defaults: AttributeDefaults,
+    /// How long the kernel may keep names and attributes.
+    pub metadata_ttl: Duration,
+    /// The kernel leaves pages of other descriptors cached when a handle writes around the page cache (before Linux
+    /// 6.6): tell it to drop them.
+    pub invalidate_direct_writes: bool,
+}
+
+/// What the kernel should forget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// Cached attributes and the pages of `[offset, offset + len)` (`len` 0: to the end).
+    Inode {
+        /// The inode.
+        ino: Ino,
+        /// First byte.
+        offset: i64,
+        /// Bytes; 0 is to the end.
+        len: i64,
+    },
+    /// A cached name.
+    Entry {
+        /// Directory that holds the name.
+        parent: Ino,
+        /// The name.
+        name: String,
+    },
+}
+
+/// A mounted bucket.
+#[derive(Debug)]
+pub struct FileSystem {
+    namespace: Namespace,
+    read: ReadEngine,
+    write: WriteEngine,
+    options: FileSystemOptions,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    /// Shared by whoever writes under a key, exclusive for a directory rename, which changes many keys at once.
+    tree: tokio::sync::RwLock<()>,
+    open: Arc<OpenInodes>,
+    handles: Handles,
+    events: mpsc::UnboundedSender<KernelEvent>,
+}
+
+impl FileSystem {
+    /// Composes a file system. What the kernel should forget comes out of the receiver, never from inside a handler.
+    pub fn new(
+        namespace: Namespace,
+        read: ReadEngine,
+        write: WriteEngine,
+        options: FileSystemOptions,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<KernelEvent>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let open = OpenInodes::new(namespace.clone());
+        let fs = Self {
+            namespace,
+            read,
+            write,
+            options,
+            metrics,
+            clock,
+            tree: tokio::sync::RwLock::new(()),
+            open,
+            handles: Handles::default(),
+            events,
+        };
+        (Arc::new(fs), receiver)
+    }
+
+    /// The options of the mount.
+    pub fn options(&self) -> &FileSystemOptions {
+        &self.options
+    }
+
+    fn refuse_if_read_only(&self) -> FsResult<()> {
+        if self.options.read_only { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+
+    fn tell_kernel(&self, event: KernelEvent) {
+        // Nobody listens where there is no kernel, as in a test.
+        let _ = self.events.send(event);
+    }
+}

@@ -1,1 +1,8 @@
-//! The kernel's side: requests in, replies and invalidations out. No policy.
+//! The kernel's side: requests in, replies and invalidations out. No policy lives here, and no type of fuser leaves.
+
+mod adapter;
+mod attr;
+mod errno;
+mod notify;
+mod reply;
+pub mod session;

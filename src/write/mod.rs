@@ -1,1 +1,188 @@
-//! Writes: staging, parts, publishing, and what is kept when publishing fails.
+//! Writes: one [`Writer`] for each inode with unpublished bytes.
+//!
+//! Written bytes are copied once, into staging (`staging.rs`). Parts that a stream has filled are uploaded while it goes
+//! on (`upload.rs`); publishing sends what is left, lets the server copy what is clean, and completes (`publish.rs`). What
+//! cannot be published is kept in the journal (`journal.rs`), where `recover.rs` finds it.
+//!
+//! Promise: when [`Writer::publish`] answered success, the object is committed in S3; when it failed, the bytes are still
+//! in memory and, if S3 was the reason, in the journal as well.
+
+mod journal;
+mod kept;
+mod parts;
+mod plan;
+mod publish;
+mod ranges;
+pub mod recover;
+mod staging;
+mod state;
+#[cfg(test)]
+mod tests;
+mod upload;
+mod writer;
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+pub use self::journal::{Intent, Journal, Kept, KeptBase, KeptId, KeptPart};
+use self::parts::Layout;
+use self::staging::Staging;
+use self::state::State;
+pub use self::writer::Writer;
+use crate::clock::Clock;
+use crate::config::WriteLimits;
+use crate::memory::{Budget, PagePool};
+use crate::metrics::Metrics;
+use crate::store::{ObjectAttributes, ObjectStore, StoreError};
+use crate::types::{ByteRange, ObjectInfo, ObjectKey};
+
+/// What a writer begins with.
+#[derive(Clone, Debug)]
+pub struct WriteTarget {
+    /// Key to write.
+    pub key: ObjectKey,
+    /// What the key holds now.
+    pub base: Base,
+    /// What the object carries beside its bytes.
+    pub attributes: ObjectAttributes,
+}
+
+/// What a writer builds on.
+#[derive(Clone, Debug)]
+pub enum Base {
+    /// Nothing: the file is new. `exclusive`: publishing fails if somebody else made it first (If-None-Match: *).
+    Absent {
+        /// O_EXCL.
+        exclusive: bool,
+    },
+    /// Something that is not wanted (O_TRUNC): the last writer wins.
+    Truncated,
+    /// This object: its bytes show through, and publishing fails if it is no longer there (If-Match).
+    Object(ObjectInfo),
+}
+
+/// A part of a range, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes in memory.
+    Staged(Bytes),
+    /// So many zeros.
+    Zeros(u64),
+    /// Bytes of the base object.
+    Base(ByteRange),
+    /// Bytes that were uploaded and dropped from memory: readable once published.
+    Dropped(ByteRange),
+}
+
+/// A publication.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The object now.
+    pub info: ObjectInfo,
+    /// Blocks of it that memory still holds, by block number; not necessarily all.
+    pub blocks: Vec<(u64, Bytes)>,
+}
+
+/// Why a write or a publication failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Another writer was first. The bytes are kept.
+    #[error("another writer changed the object first")]
+    Conflict,
+    /// The base object is gone while its bytes were needed. What was written is kept.
+    #[error("the object under the changes is gone")]
+    Stale,
+    /// No memory for more unpublished bytes.
+    #[error("no room for unpublished bytes")]
+    NoSpace,
+    /// Over 10,000 parts.
+    #[error("larger than an S3 object can be")]
+    TooLarge,
+    /// S3 said no. The bytes are kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal could not be written; the bytes are in memory only.
+    #[error("journal: {0}")]
+    Journal(#[from] io::Error),
+}
+
+/// What all writers of a mount share.
+struct Shared {
+    store: Arc<dyn ObjectStore>,
+    pages: Arc<PagePool>,
+    limits: WriteLimits,
+    budget: Budget,
+    uploads: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    journal: Journal,
+    runtime: Handle,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteEngine").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Makes writers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WriteEngine(Arc<Shared>);
+
+impl WriteEngine {
+    /// An engine within limits. Must be called in a tokio runtime, which runs the uploads.
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        pages: Arc<PagePool>,
+        limits: WriteLimits,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        journal: Journal,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            store,
+            pages,
+            limits,
+            budget: Budget::new(limits.staging_bytes),
+            uploads: Arc::new(Semaphore::new(limits.uploads_max.max(1))),
+            metrics,
+            clock,
+            journal,
+            runtime: Handle::current(),
+        }))
+    }
+
+    /// A writer; nothing is asked of S3.
+    pub fn writer(&self, target: WriteTarget) -> Writer {
+        let staging = Staging::new(Arc::clone(&self.0.pages), self.0.budget.clone());
+        let state = State::new(target, Layout::new(self.0.limits.part_bytes), staging);
+        Writer::new(Arc::clone(&self.0), state)
+    }
+
+    /// Bytes of memory that unpublished bytes take.
+    pub fn staged_bytes(&self) -> u64 {
+        self.0.budget.used_bytes()
+    }
+
+    /// Aborts the multipart uploads that a process before this one began and did not end, as its journal says. Answers how
+    /// many that were.
+    ///
+    /// # Errors
+    /// What S3 said; the journal then still holds the rest.
+    pub async fn abort_orphans(&self) -> Result<usize, StoreError> {
+        let mut aborted = 0;
+        for begun in self.0.journal.begun() {
+            self.0
+                .store
+                .abort_upload(&begun.key.as_str().into(), &crate::store::UploadId(begun.upload.as_str().into()))
+                .await?;
+            self.0.journal.ended(&begun.upload);
+            aborted += 1;
+        }
+        Ok(aborted)
+    }
+}

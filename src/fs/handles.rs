@@ -1,0 +1,67 @@
+//! The handles that the kernel holds: numbers to open files and open directories.
+//!
+//! A number is never used twice in the life of a mount, so that a late request of the kernel meets nobody else's file.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::error::{FsError, FsResult};
+use super::opened::InodeUse;
+use crate::namespace::DirectoryHandle;
+use crate::read::Reader;
+use crate::types::FileHandle;
+
+/// One open file description of the kernel.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) inode: InodeUse,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The handle's own reader, with the generation of the view that it was made for.
+    pub(super) reader: Mutex<Option<(u64, Reader)>>,
+}
+
+/// Everything that is open.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    next: AtomicU64,
+    files: RwLock<HashMap<u64, Arc<OpenFile>>>,
+    directories: RwLock<HashMap<u64, Arc<DirectoryHandle>>>,
+}
+
+impl Handles {
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn insert_file(&self, file: OpenFile) -> FileHandle {
+        let number = self.number();
+        self.files.write().insert(number, Arc::new(file));
+        FileHandle(number)
+    }
+
+    pub(super) fn file(&self, handle: FileHandle) -> FsResult<Arc<OpenFile>> {
+        self.files.read().get(&handle.0).cloned().ok_or(FsError::BadHandle)
+    }
+
+    pub(super) fn remove_file(&self, handle: FileHandle) -> FsResult<Arc<OpenFile>> {
+        self.files.write().remove(&handle.0).ok_or(FsError::BadHandle)
+    }
+
+    pub(super) fn insert_directory(&self, directory: DirectoryHandle) -> FileHandle {
+        let number = self.number();
+        self.directories.write().insert(number, Arc::new(directory));
+        FileHandle(number)
+    }
+
+    pub(super) fn directory(&self, handle: FileHandle) -> FsResult<Arc<DirectoryHandle>> {
+        self.directories.read().get(&handle.0).cloned().ok_or(FsError::BadHandle)
+    }
+
+    pub(super) fn remove_directory(&self, handle: FileHandle) {
+        self.directories.write().remove(&handle.0);
+    }
+}

@@ -1,0 +1,53 @@
+//! Names to inodes: lookup and forget, and the attributes that an answer carries.
+//!
+//! Invariant: while an inode is open, its answers carry the size of the view that its handles see, not what S3 holds
+//! meanwhile; otherwise the kernel would cut or stretch the open file.
+
+use std::ffi::OsStr;
+
+use super::FileSystem;
+use super::error::{FsError, FsResult};
+use crate::namespace::{Node, NodeKind};
+use crate::types::Ino;
+
+impl FileSystem {
+    /// The name as the namespace spells it: UTF-8, since S3 keys are.
+    pub(super) fn name(name: &OsStr) -> FsResult<&str> {
+        name.to_str().ok_or(FsError::InvalidName)
+    }
+
+    /// Looks a name up in memory; `None` where S3 must be asked. A found node's lookup count has been raised.
+    pub fn try_lookup(&self, parent: Ino, name: &OsStr) -> Option<FsResult<Node>> {
+        // No key can spell a name that is not UTF-8, so nothing has it.
+        let Ok(name) = Self::name(name) else { return Some(Err(FsError::NotFound)) };
+        let found = self.namespace.try_lookup(parent, name)?;
+        Some(found.map(|node| self.as_opened(node)).map_err(Into::into))
+    }
+
+    /// Looks a name up. A found node's lookup count has been raised.
+    pub async fn lookup(&self, parent: Ino, name: &OsStr) -> FsResult<Node> {
+        let name = Self::name(name).map_err(|_| FsError::NotFound)?;
+        let node = self.namespace.lookup(parent, name).await?;
+        Ok(self.as_opened(node))
+    }
+
+    /// The kernel dropped `lookups` references to an inode.
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        self.namespace.forget(ino, lookups);
+    }
+
+    /// The node with the size that its open handles see.
+    pub(super) fn as_opened(&self, mut node: Node) -> Node {
+        if node.kind == NodeKind::File
+            && let Some(inode) = self.open.get(node.ino)
+        {
+            let view = inode.view.lock();
+            if view.settled
+                && let Some(size_bytes) = view.size_bytes()
+            {
+                node.attributes.size_bytes = size_bytes;
+            }
+        }
+        node
+    }
+}

@@ -1,0 +1,202 @@
+//! Opening, reopening and what a handle may do.
+//!
+//! Opening for reading issues one GET of the first bytes, which learns the current version and brings data in the same
+//! request (promise: close-to-open). While this mount holds unpublished bytes of the file, they are what is opened.
+//!
+//! A version other than the one that the kernel was told of opens as a new inode: the kernel's size and pages belong to the
+//! inode, and would be those of the old one (docs/decisions/0004).
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::FileSystem;
+use super::data::VIEW_MOVES_MAX;
+use super::error::{FsError, FsResult};
+use super::handles::OpenFile;
+use super::opened::{InodeUse, OpenInode, View};
+use crate::memory::PAGE_BYTES;
+use crate::metrics::Gauge;
+use crate::namespace::NodeKind;
+use crate::read::Reader;
+use crate::store::StoreError;
+use crate::types::{ByteRange, FileHandle, Ino, ObjectInfo};
+use crate::write::{Base, WriteTarget, Writer};
+
+/// The answer to an open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The new handle.
+    pub handle: FileHandle,
+    /// The kernel's cached pages of the inode are of the opened version and may stay (FOPEN_KEEP_CACHE).
+    pub keep_cache: bool,
+    /// Reads and writes of this handle pass the page cache by (FOPEN_DIRECT_IO): right for write-only handles, which
+    /// nobody can map.
+    pub direct_io: bool,
+}
+
+/// What `flags` of open(2) ask for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    pub(super) truncate: bool,
+}
+
+impl Access {
+    pub(super) fn of(flags: i32) -> Self {
+        let mode = flags & libc::O_ACCMODE;
+        let writable = mode == libc::O_WRONLY || mode == libc::O_RDWR;
+        Self { readable: mode != libc::O_WRONLY, writable, truncate: writable && flags & libc::O_TRUNC != 0 }
+    }
+}
+
+impl FileSystem {
+    /// Opens a file with the flags of open(2). `ESTALE` makes the kernel look the name up again and open what is there
+    /// then (`do_filp_open`): it is answered where another writer replaced what the kernel was told of.
+    pub async fn open(&self, ino: Ino, flags: i32) -> FsResult<Opened> {
+        let access = Access::of(flags);
+        if access.writable {
+            self.refuse_if_read_only()?;
+        }
+        let node = self.namespace.peek(ino).ok_or(FsError::Stale)?;
+        match node.kind {
+            NodeKind::File => {}
+            NodeKind::Directory => return Err(FsError::IsADirectory),
+            NodeKind::Symlink => return Err(FsError::Invalid("not a regular file")),
+        }
+        let inode = self.open.acquire(ino);
+        if access.truncate {
+            let _order = inode.order.lock().await;
+            self.truncate_at_open(&inode).await?;
+            return Ok(self.insert_handle(inode.clone(), access, None, false));
+        }
+        for _ in 0..VIEW_MOVES_MAX {
+            if let Some(opened) = self.open_unpublished(&inode, access) {
+                return Ok(opened);
+            }
+            let generation = inode.view.lock().generation;
+            if let Some(opened) = self.open_published(&inode, access, generation).await? {
+                return Ok(opened);
+            }
+        }
+        Err(FsError::Stale)
+    }
+
+    /// Opens what a writer of this mount holds, if it holds anything that S3 does not.
+    fn open_unpublished(&self, inode: &InodeUse, access: Access) -> Option<Opened> {
+        let local = {
+            let view = inode.view.lock();
+            view.unlinked || view.is_dirty()
+        };
+        local.then(|| self.insert_handle(inode.clone(), access, None, false))
+    }
+
+    /// Opens what S3 holds now; `None` if this mount itself moved the view meanwhile. Many may do so at once.
+    async fn open_published(&self, inode: &InodeUse, access: Access, generation: u64) -> FsResult<Option<Opened>> {
+        let told = self.namespace.peek(inode.ino).and_then(|node| node.info);
+        let known = { inode.view.lock().info.clone() }.or_else(|| told.clone());
+        let key = self.namespace.key(inode.ino)?;
+        let reader = match self.read.open(&key, known.as_ref()).await {
+            Ok(reader) => reader,
+            Err(_) if self.view_moved(inode, generation).await => return Ok(None),
+            Err(error) => {
+                if matches!(error, StoreError::NotFound) {
+                    self.namespace.vanished(inode.ino);
+                }
+                return Err(error.into());
+            }
+        };
+        let info = reader.info();
+        {
+            let mut view = inode.view.lock();
+            if view.generation != generation || view.is_dirty() {
+                return Ok(None);
+            }
+            let told_otherwise = told.is_some_and(|told| told.version != info.version);
+            let seen_otherwise =
+                view.handles > 0 && view.info.as_ref().is_some_and(|seen| seen.version != info.version);
+            if told_otherwise || seen_otherwise {
+                drop(view);
+                tracing::debug!(key = %info.key(), "another writer replaced this object; it opens as a new inode");
+                self.namespace.supersede(inode.ino, info);
+                return Err(FsError::Stale);
+            }
+            if view.info.as_ref().is_none_or(|seen| seen.version != info.version) {
+                view.writer = None;
+                view.move_to(Some(info.clone()));
+            }
+            view.settled = true;
+        }
+        self.namespace.learned(inode.ino, info);
+        let keep_cache = self.namespace.opened_version(inode.ino, &info.version);
+        Ok(Some(self.insert_handle(inode.clone(), access, Some(reader), keep_cache)))
+    }
+
+    /// O_TRUNC: whatever the file held is not wanted, so nothing is asked of S3.
+    async fn truncate_at_open(&self, inode: &OpenInode) -> FsResult<()> {
+        let present = inode.view.lock().writer.clone();
+        match present {
+            Some(writer) => writer.truncate(0).await?,
+            None => {
+                let key = self.namespace.key(inode.ino)?;
+                let attributes = self.namespace.object_attributes(inode.ino);
+                let writer = self.write.writer(WriteTarget { key, base: Base::Truncated, attributes });
+                let mut view = inode.view.lock();
+                view.writer = Some(writer);
+                view.settled = true;
+            }
+        }
+        self.namespace.set_written(inode.ino, 0, self.clock.wall());
+        Ok(())
+    }
+
+    pub(super) fn insert_handle(
+        &self,
+        inode: InodeUse,
+        access: Access,
+        reader: Option<Reader>,
+        keep_cache: bool,
+    ) -> Opened {
+        let generation = {
+            let mut view = inode.view.lock();
+            view.settled = true;
+            view.handles += 1;
+            view.write_handles += usize::from(access.writable);
+            view.generation
+        };
+        self.metrics.shift(Gauge::OpenHandles, 1);
+        let file = OpenFile {
+            inode,
+            readable: access.readable,
+            writable: access.writable,
+            reader: Mutex::new(reader.map(|reader| (generation, reader))),
+        };
+        Opened { handle: self.handles.insert_file(file), keep_cache, direct_io: !access.readable }
+    }
+
+    /// The inode's writer, made when the first byte, size or attribute is written.
+    pub(super) fn writer(&self, inode: &OpenInode, view: &mut View) -> FsResult<Writer> {
+        if let Some(writer) = &view.writer {
+            return Ok(writer.clone());
+        }
+        let info = view.info.clone().ok_or(FsError::Stale)?;
+        let key = self.namespace.key(inode.ino).unwrap_or_else(|_| info.key().clone());
+        let attributes = self.namespace.object_attributes(inode.ino);
+        let content = self.content_at_hand(&info);
+        let writer = self.write.writer(WriteTarget { key, base: Base::Object(info), attributes });
+        if let Some(content) = content {
+            writer.prime(content);
+        }
+        view.writer = Some(writer.clone());
+        Ok(writer)
+    }
+
+    /// The whole content of a small object, if memory holds it, as it mostly does right after an open.
+    fn content_at_hand(&self, info: &ObjectInfo) -> Option<Bytes> {
+        if info.size_bytes > PAGE_BYTES as u64 {
+            return None;
+        }
+        let content = self.read.reader(info).try_read(ByteRange::new(0, info.size_bytes))?;
+        (content.len() as u64 == info.size_bytes).then_some(content)
+    }
+}

@@ -1,0 +1,164 @@
+//! What is open: for each inode in use one [`OpenInode`], which all its handles share.
+//!
+//! Invariant: every handle of an inode shows the same content, the inode's [`View`]: the version that was opened, or
+//! what the inode's writer makes of it. A view moves to another version only by this mount's own publishing or renaming,
+//! never because S3 changed: that is what keeps bytes of two versions apart, in our replies and in the kernel's page cache.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::namespace::Namespace;
+use crate::types::{Ino, ObjectInfo};
+use crate::write::Writer;
+
+/// The content that all handles of an inode see.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// The object that the content rests on; `None` while nothing of it is in S3.
+    pub(super) info: Option<ObjectInfo>,
+    /// Whether `info` was settled by an open or a create, and not merely defaulted.
+    pub(super) settled: bool,
+    /// Counts the moves of `info`; a handle's reader of an older generation is renewed.
+    pub(super) generation: u64,
+    /// Local bytes over `info`.
+    pub(super) writer: Option<Writer>,
+    /// Handles open for writing.
+    pub(super) write_handles: usize,
+    /// Handles in all.
+    pub(super) handles: usize,
+    /// The name is gone; nothing is published any more, and the object goes with the last handle.
+    pub(super) unlinked: bool,
+    /// The object of the unlinked inode is still in S3 and is deleted at the last close.
+    pub(super) delete_at_close: bool,
+}
+
+impl View {
+    /// Moves the view to another version.
+    pub(super) fn move_to(&mut self, info: Option<ObjectInfo>) {
+        self.info = info;
+        self.settled = true;
+        self.generation += 1;
+    }
+
+    /// Present length in bytes; `None` if neither a writer nor an object says.
+    pub(super) fn size_bytes(&self) -> Option<u64> {
+        match (&self.writer, &self.info) {
+            (Some(writer), _) => Some(writer.size_bytes()),
+            (None, Some(info)) => Some(info.size_bytes),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether a writer holds bytes, a size or attributes that S3 does not have.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.writer.as_ref().is_some_and(Writer::is_dirty)
+    }
+}
+
+/// One inode that is in use.
+#[derive(Debug)]
+pub(super) struct OpenInode {
+    pub(super) ino: Ino,
+    /// Held across S3 by whoever changes which object the inode is: opening, publishing, truncating, renaming, unlinking.
+    pub(super) order: tokio::sync::Mutex<()>,
+    pub(super) view: Mutex<View>,
+}
+
+#[derive(Debug)]
+struct Row {
+    inode: Arc<OpenInode>,
+    uses: usize,
+}
+
+/// All inodes in use.
+#[derive(Debug)]
+pub(super) struct OpenInodes {
+    rows: Mutex<HashMap<Ino, Row>>,
+    namespace: Namespace,
+}
+
+/// One use of an inode: keeps its [`OpenInode`] and pins it in the namespace until dropped.
+#[derive(Debug)]
+pub(super) struct InodeUse {
+    table: Arc<OpenInodes>,
+    inode: Arc<OpenInode>,
+}
+
+impl OpenInodes {
+    pub(super) fn new(namespace: Namespace) -> Arc<Self> {
+        Arc::new(Self { rows: Mutex::new(HashMap::new()), namespace })
+    }
+
+    /// Begins a use of `ino`.
+    pub(super) fn acquire(self: &Arc<Self>, ino: Ino) -> InodeUse {
+        let mut rows = self.rows.lock();
+        let row = rows.entry(ino).or_insert_with(|| {
+            self.namespace.pin(ino);
+            let inode = OpenInode { ino, order: tokio::sync::Mutex::new(()), view: Mutex::default() };
+            Row { inode: Arc::new(inode), uses: 0 }
+        });
+        row.uses += 1;
+        InodeUse { table: Arc::clone(self), inode: Arc::clone(&row.inode) }
+    }
+
+    /// The inode, if it is in use.
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<OpenInode>> {
+        self.rows.lock().get(&ino).map(|row| Arc::clone(&row.inode))
+    }
+
+    /// A further use of the inode, if it is in use.
+    pub(super) fn join(self: &Arc<Self>, ino: Ino) -> Option<InodeUse> {
+        let mut rows = self.rows.lock();
+        let row = rows.get_mut(&ino)?;
+        row.uses += 1;
+        Some(InodeUse { table: Arc::clone(self), inode: Arc::clone(&row.inode) })
+    }
+
+    /// A use of every inode whose writer holds unpublished bytes that are wanted.
+    pub(super) fn dirty(self: &Arc<Self>) -> Vec<InodeUse> {
+        self.those(|view| view.is_dirty() && !view.unlinked)
+    }
+
+    /// A use of every inode whose object waits for the last close to be deleted.
+    pub(super) fn unlinked(self: &Arc<Self>) -> Vec<InodeUse> {
+        self.those(|view| view.delete_at_close)
+    }
+
+    fn those(self: &Arc<Self>, wanted: impl Fn(&View) -> bool) -> Vec<InodeUse> {
+        let all: Vec<Ino> = self.rows.lock().keys().copied().collect();
+        all.into_iter().filter_map(|ino| self.join(ino)).filter(|inode| wanted(&inode.view.lock())).collect()
+    }
+}
+
+impl std::ops::Deref for InodeUse {
+    type Target = OpenInode;
+
+    fn deref(&self) -> &OpenInode {
+        &self.inode
+    }
+}
+
+impl Clone for InodeUse {
+    fn clone(&self) -> Self {
+        let mut rows = self.table.rows.lock();
+        if let Some(row) = rows.get_mut(&self.inode.ino) {
+            row.uses += 1;
+        }
+        Self { table: Arc::clone(&self.table), inode: Arc::clone(&self.inode) }
+    }
+}
+
+impl Drop for InodeUse {
+    fn drop(&mut self) {
+        let mut rows = self.table.rows.lock();
+        if let Some(row) = rows.get_mut(&self.inode.ino) {
+            row.uses -= 1;
+            if row.uses == 0 {
+                rows.remove(&self.inode.ino);
+                self.table.namespace.unpin(self.inode.ino);
+            }
+        }
+    }
+}

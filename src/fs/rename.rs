@@ -1,0 +1,121 @@
+//! rename of files and of directories.
+//!
+//! A file that was never published moves in memory. A published one is copied by the server and its old key deleted;
+//! unpublished bytes over it are published first. A directory rename holds the tree alone, since it changes the keys of
+//! everything below.
+
+use std::ffi::OsStr;
+
+use super::FileSystem;
+use super::error::{FsError, FsResult};
+use super::opened::{InodeUse, OpenInode};
+use crate::namespace::{NodeKind, RenameFlags, Renamed};
+use crate::types::{Ino, ObjectInfo};
+
+impl FileSystem {
+    /// Renames `from` to `to`, each a directory and a name. With `no_replace` an existing target is refused
+    /// (RENAME_NOREPLACE); an exchange is not supported.
+    pub async fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), no_replace: bool) -> FsResult<()> {
+        self.refuse_if_read_only()?;
+        let from = (from.0, Self::name(from.1).map_err(|_| FsError::NotFound)?);
+        let to = (to.0, Self::name(to.1)?);
+        if from == to {
+            return if no_replace { Err(FsError::Exists) } else { Ok(()) };
+        }
+        let node = self.namespace.lookup(from.0, from.1).await?;
+        let flags = RenameFlags { no_replace };
+        let outcome = match node.kind {
+            NodeKind::Directory => self.rename_directory(node.ino, from, to, flags).await,
+            _ => self.rename_file(node.ino, from, to, flags).await,
+        };
+        self.namespace.forget(node.ino, 1);
+        outcome
+    }
+
+    async fn rename_file(&self, ino: Ino, from: (Ino, &str), to: (Ino, &str), flags: RenameFlags) -> FsResult<()> {
+        let target = self.existing(to).await?;
+        if target == Some(ino) {
+            return Ok(());
+        }
+        let source_use = self.open.acquire(ino);
+        let target_use = target.map(|target| self.open.acquire(target));
+        let _tree = self.tree.read().await;
+        // Two renames in opposite directions take the two inodes in the same order.
+        let (_first, _second) = match &target_use {
+            Some(target) if target.ino < ino => (target.order.lock().await, Some(source_use.order.lock().await)),
+            Some(target) => (source_use.order.lock().await, Some(target.order.lock().await)),
+            None => (source_use.order.lock().await, None),
+        };
+        let key = self.namespace.key_in(to.0, to.1)?;
+        let writer = source_use.view.lock().writer.clone();
+        let unpublished = self.namespace.peek(ino).is_some_and(|node| node.unpublished);
+        let moves_in_memory = match &writer {
+            Some(writer) if unpublished => writer.retarget(key.clone()),
+            _ => false,
+        };
+        if !moves_in_memory {
+            self.publish_in_order(&source_use).await?;
+        }
+        let renamed = match self.namespace.rename_file(from, to, flags).await {
+            Ok(renamed) => renamed,
+            Err(error) => {
+                if moves_in_memory && let (Some(writer), Ok(old)) = (writer, self.namespace.key(ino)) {
+                    writer.retarget(old);
+                }
+                return Err(error.into());
+            }
+        };
+        self.follow(&source_use, renamed.new_info.clone());
+        self.replaced(&renamed, target_use.as_ref()).await;
+        Ok(())
+    }
+
+    /// The inode that `to` names now, if any. Its lookup count is as before.
+    async fn existing(&self, to: (Ino, &str)) -> FsResult<Option<Ino>> {
+        match self.namespace.lookup(to.0, to.1).await {
+            Ok(node) => {
+                self.namespace.forget(node.ino, 1);
+                Ok(Some(node.ino))
+            }
+            Err(crate::namespace::NamespaceError::NotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The view of a renamed inode rests on the copy from now on.
+    fn follow(&self, inode: &OpenInode, new_info: Option<ObjectInfo>) {
+        let Some(info) = new_info else { return };
+        let mut view = inode.view.lock();
+        if let Some(writer) = &view.writer {
+            writer.rebase(&info);
+        }
+        if view.settled {
+            view.move_to(Some(info));
+        }
+    }
+
+    /// What the rename replaced has lost its name; its object is already overwritten.
+    async fn replaced(&self, renamed: &Renamed, target: Option<&InodeUse>) {
+        if let (Some(replaced), Some(target)) = (renamed.replaced, target)
+            && target.ino == replaced
+        {
+            self.orphan(target, false).await;
+        }
+    }
+
+    async fn rename_directory(&self, ino: Ino, from: (Ino, &str), to: (Ino, &str), flags: RenameFlags) -> FsResult<()> {
+        let _tree = self.tree.write().await;
+        for file in self.namespace.files_under(ino) {
+            let Some(inode) = self.open.join(file) else { continue };
+            let _order = inode.order.lock().await;
+            // Bytes that were never published need no object yet, but an upload that was begun is bound to its key.
+            self.publish_in_order(&inode).await?;
+        }
+        let renamed = self.namespace.rename_directory(from, to, flags).await?;
+        for (file, new_info) in renamed.moved {
+            let Some(inode) = self.open.join(file) else { continue };
+            self.follow(&inode, new_info);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! Making bytes durable: flush, fsync, release, and the drain at the end of a mount.
+//!
+//! Promise: when flush or fsync answered success, everything written before is committed in S3. flush is not close:
+//! dup(2) and fork(2) repeat it, so publishing is idempotent. release reports to nobody, so that errors are said at flush
+//! and fsync; what is still unpublished at the last release is tried once more and then kept for recovery.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::error::{FsError, FsResult};
+use super::opened::{InodeUse, OpenInode};
+use super::{FileSystem, KernelEvent};
+use crate::metrics::Gauge;
+use crate::types::FileHandle;
+use crate::write::Writer;
+
+/// What a drain came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Files that were published.
+    pub published: usize,
+    /// Files that could not be published and were kept for `s3mount recover`.
+    pub kept: usize,
+}
+
+/// Files published at the same time by a drain; each of them uploads several parts at once.
+const DRAIN_FILES_MAX: usize = 16;
+
+impl FileSystem {
+    /// close(2) of one of the descriptors of a handle: commits what was written.
+    pub async fn flush(&self, handle: FileHandle) -> FsResult<()> {
+        let file = self.handles.file(handle)?;
+        if file.writable { self.publish(&file.inode).await } else { Ok(()) }
+    }
+
+    /// Whether a flush has nothing to do, so that it can be answered at once.
+    pub fn is_clean(&self, handle: FileHandle) -> bool {
+        self.handles.file(handle).is_ok_and(|file| !file.writable || !file.inode.view.lock().is_dirty())
+    }
+
+    /// fsync(2) and fdatasync(2): commits what was written through any handle of the file.
+    pub async fn fsync(&self, handle: FileHandle) -> FsResult<()> {
+        let file = self.handles.file(handle)?;
+        self.publish(&file.inode).await
+    }
+
+    /// Commits everything written to an inode before the call.
+    pub(super) async fn publish(&self, inode: &OpenInode) -> FsResult<()> {
+        let _tree = self.tree.read().await;
+        let _order = inode.order.lock().await;
+        self.publish_in_order(inode).await
+    }
+
+    /// The same for a caller who holds the tree and the inode's order.
+    pub(super) async fn publish_in_order(&self, inode: &OpenInode) -> FsResult<()> {
+        let writer = {
+            let view = inode.view.lock();
+            match &view.writer {
+                Some(writer) if writer.is_dirty() && !view.unlinked => writer.clone(),
+                _ => return Ok(()),
+            }
+        };
+        let published = writer.publish().await?;
+        for (index, block) in published.blocks {
+            self.read.admit(&published.info.version, index, block);
+        }
+        inode.view.lock().move_to(Some(published.info.clone()));
+        self.namespace.publish(inode.ino, &published.info);
+        if writer.is_dirty() {
+            // Bytes came in while the upload was under way; they are newer than what S3 told us.
+            self.namespace.set_written(inode.ino, writer.size_bytes(), self.clock.wall());
+        }
+        Ok(())
+    }
+
+    /// The last descriptor of a handle is gone. Never fails: there is nobody to tell.
+    pub async fn release(&self, handle: FileHandle) {
+        let Ok(file) = self.handles.remove_file(handle) else { return };
+        self.metrics.shift(Gauge::OpenHandles, -1);
+        let inode = file.inode.clone();
+        {
+            // A file that was only read is let go at once.
+            let mut view = inode.view.lock();
+            if view.writer.is_none() && !view.unlinked {
+                view.handles -= 1;
+                view.write_handles -= usize::from(file.writable);
+                return;
+            }
+        }
+        let _tree = self.tree.read().await;
+        let _order = inode.order.lock().await;
+        let (last_writer, last) = {
+            let mut view = inode.view.lock();
+            view.handles -= 1;
+            view.write_handles -= usize::from(file.writable);
+            (view.write_handles == 0, view.handles == 0)
+        };
+        if last_writer {
+            self.let_writer_go(&inode, last).await;
+        }
+        if last {
+            self.delete_unlinked(&inode).await;
+        }
+    }
+
+    /// No handle writes any more: what is unpublished is published, or kept.
+    async fn let_writer_go(&self, inode: &OpenInode, last: bool) {
+        let (writer, unlinked) = {
+            let view = inode.view.lock();
+            (view.writer.clone(), view.unlinked)
+        };
+        let Some(writer) = writer else { return };
+        if unlinked {
+            if last {
+                writer.abandon().await;
+                inode.view.lock().writer = None;
+            }
+            return;
+        }
+        if let Err(error) = self.publish_in_order(inode).await {
+            self.give_up(inode, &writer, &error).await;
+        }
+        let mut view = inode.view.lock();
+        if !view.is_dirty() {
+            view.writer = None;
+        }
+    }
+
+    async fn give_up(&self, inode: &OpenInode, writer: &Writer, error: &FsError) {
+        tracing::error!(ino = %inode.ino, %error, "unpublished bytes are kept; see `s3mount recover list`");
+        writer.keep(&error.to_string()).await;
+        self.namespace.revert(inode.ino);
+        let mut view = inode.view.lock();
+        view.writer = None;
+        let base = view.info.take();
+        view.move_to(base);
+        drop(view);
+        // The kernel still caches pages of what was given up.
+        self.tell_kernel(KernelEvent::Inode { ino: inode.ino, offset: 0, len: 0 });
+    }
+
+    async fn delete_unlinked(&self, inode: &OpenInode) {
+        let delete = {
+            let mut view = inode.view.lock();
+            std::mem::take(&mut view.delete_at_close)
+        };
+        if delete && let Err(error) = self.namespace.delete_deferred(inode.ino).await {
+            tracing::error!(ino = %inode.ino, %error, "an unlinked file could not be deleted at its last close");
+        }
+    }
+
+    /// Publishes every file with unpublished bytes; what fails is kept for recovery. For the end of a mount.
+    pub async fn drain(self: &Arc<Self>) -> Drained {
+        let mut drained = Drained::default();
+        let mut waiting = self.open.dirty().into_iter();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < DRAIN_FILES_MAX
+                && let Some(inode) = waiting.next()
+            {
+                running.push(self.drain_one(inode));
+            }
+            match running.next().await {
+                Some(true) => drained.published += 1,
+                Some(false) => drained.kept += 1,
+                None => return drained,
+            }
+        }
+    }
+
+    async fn drain_one(&self, inode: InodeUse) -> bool {
+        let _tree = self.tree.read().await;
+        let _order = inode.order.lock().await;
+        let Err(error) = self.publish_in_order(&inode).await else { return true };
+        let writer = inode.view.lock().writer.clone();
+        if let Some(writer) = writer {
+            self.give_up(&inode, &writer, &error).await;
+        }
+        false
+    }
+
+    /// Keeps every unpublished byte for recovery without another try at S3. For an end that cannot wait.
+    pub async fn keep_all(&self) -> usize {
+        let mut kept = 0;
+        for inode in self.open.dirty() {
+            let writer = inode.view.lock().writer.clone();
+            if let Some(writer) = writer {
+                writer.keep("the mount was ended before the upload finished").await;
+                kept += 1;
+            }
+        }
+        kept
+    }
+
+    /// Objects of unlinked files that are still open, deleted now: for the end of a mount.
+    pub async fn delete_all_unlinked(&self) {
+        for inode in self.open.unlinked() {
+            let _order = inode.order.lock().await;
+            self.delete_unlinked(&inode).await;
+        }
+    }
+}

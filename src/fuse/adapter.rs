@@ -1,0 +1,474 @@
+//! The kernel's callbacks: borrowed arguments in, exactly one reply out.
+//!
+//! What memory can answer is answered in the callback itself; for the rest the arguments are copied and a task takes
+//! them, with the reply, to the file system: no thread ever blocks on S3. A panic drops the reply, which tells the
+//! kernel EIO, and kills nothing else. No policy lives here.
+//!
+//! Operations that are absent here get fuser's answers, which are what we want: link EPERM; getxattr and its family,
+//! access, poll and lseek ENOSYS, after which the kernel stops asking and answers itself (permissions by the mount option
+//! default_permissions, SEEK_DATA and SEEK_HOLE as for a file without holes); locks stay in the kernel.
+
+use std::ffi::OsStr;
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle as KernelHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow,
+    WriteFlags,
+};
+use tokio::runtime::Handle;
+
+use super::attr::{file_attr, set_time};
+use super::errno::answer;
+use super::reply::{GENERATION, attr, data, empty, entry, handle, ino, names, names_with_attributes, open_flags};
+use super::session::{SessionOptions, negotiate};
+use crate::clock::Clock;
+use crate::fs::{FileSystem, FsResult, NewFile, SetAttributes};
+use crate::metrics::{Latency, Metrics};
+use crate::types::ByteRange;
+
+/// Entries fetched for one readdir: the kernel's buffer holds a few hundred.
+const ENTRIES_PER_READDIR: usize = 512;
+
+/// A file system behind the kernel's interface.
+pub(super) struct Adapter {
+    fs: Arc<FileSystem>,
+    options: SessionOptions,
+    ttl: Duration,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    runtime: Handle,
+}
+
+impl Adapter {
+    pub(super) fn new(fs: Arc<FileSystem>, options: SessionOptions, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+        let ttl = fs.options().metadata_ttl;
+        Self { fs, options, ttl, metrics, clock: Clock::system(), runtime }
+    }
+
+    /// Runs what may wait as a task of its own and records how long it took.
+    fn task<W>(&self, latency: Latency, started: Instant, work: impl FnOnce(Arc<FileSystem>) -> W)
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let (metrics, clock, work) = (Arc::clone(&self.metrics), self.clock.clone(), work(Arc::clone(&self.fs)));
+        self.runtime.spawn(async move {
+            work.await;
+            metrics.observe(latency, clock.now() - started);
+        });
+    }
+
+    /// Runs what memory can answer; gives the reply back where it cannot.
+    fn in_place<R>(
+        &self,
+        latency: Latency,
+        started: Instant,
+        reply: R,
+        fast: impl FnOnce(R) -> Option<R>,
+    ) -> Option<R> {
+        // A panic drops the reply inside; the kernel then hears EIO.
+        let left = catch_unwind(AssertUnwindSafe(|| fast(reply))).unwrap_or(None);
+        if left.is_none() {
+            self.metrics.observe(latency, self.clock.now() - started);
+        }
+        left
+    }
+}
+
+fn new_file(request: &Request, mode: u32) -> NewFile {
+    NewFile { mode, uid: request.uid(), gid: request.gid() }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        negotiate(config, self.options);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (started, ttl) = (self.clock.now(), self.ttl);
+        let left =
+            self.in_place(Latency::Metadata, started, reply, |reply| match self.fs.try_lookup(ino(parent), name) {
+                Some(outcome) => {
+                    entry(reply, "lookup", ttl, outcome);
+                    None
+                }
+                None => Some(reply),
+            });
+        let Some(reply) = left else { return };
+        let name = name.to_owned();
+        self.task(Latency::Metadata, started, move |fs| async move {
+            entry(reply, "lookup", ttl, fs.lookup(ino(parent), &name).await);
+        });
+    }
+
+    fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
+        self.fs.forget(ino(inode), lookups);
+    }
+
+    fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<KernelHandle>, reply: ReplyAttr) {
+        let (started, ttl) = (self.clock.now(), self.ttl);
+        let left = self.in_place(Latency::Metadata, started, reply, |reply| match self.fs.try_getattr(ino(inode)) {
+            Some(node) => {
+                attr(reply, "getattr", ttl, Ok(node));
+                None
+            }
+            None => Some(reply),
+        });
+        let Some(reply) = left else { return };
+        self.task(Latency::Metadata, started, move |fs| async move {
+            attr(reply, "getattr", ttl, fs.getattr(ino(inode)).await);
+        });
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        through: Option<KernelHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set =
+            SetAttributes { size_bytes: size, mode, uid, gid, atime: atime.map(set_time), mtime: mtime.map(set_time) };
+        let ttl = self.ttl;
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            attr(reply, "setattr", ttl, fs.setattr(ino(inode), through.map(handle), set).await);
+        });
+    }
+
+    fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            data(reply, fs.readlink(ino(inode)).await.map(Bytes::from));
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = new_file(request, mode & !umask);
+        let (name, ttl) = (name.to_owned(), self.ttl);
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            entry(reply, "mknod", ttl, fs.mknod(ino(parent), &name, new).await);
+        });
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let new = new_file(request, mode & !umask);
+        let (name, ttl) = (name.to_owned(), self.ttl);
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            entry(reply, "mkdir", ttl, fs.mkdir(ino(parent), &name, new).await);
+        });
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            empty(reply, "unlink", fs.unlink(ino(parent), &name).await);
+        });
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            empty(reply, "rmdir", fs.rmdir(ino(parent), &name).await);
+        });
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let new = new_file(request, 0o777);
+        let ttl = self.ttl;
+        let (name, target) = (link_name.to_owned(), target.as_os_str().to_owned());
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            entry(reply, "symlink", ttl, fs.symlink(ino(parent), &name, &target, new).await);
+        });
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        if !RenameFlags::RENAME_NOREPLACE.contains(flags) {
+            reply.error(Errno::EINVAL);
+            return;
+        }
+        let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            let outcome = fs.rename((ino(parent), &name), (ino(new_parent), &new_name), no_replace).await;
+            empty(reply, "rename", outcome);
+        });
+    }
+
+    fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            match fs.open(ino(inode), flags.0).await {
+                Ok(opened) => reply.opened(KernelHandle(opened.handle.0), open_flags(opened)),
+                Err(error) => reply.error(answer("open", &error)),
+            }
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let new = new_file(request, mode & !umask);
+        let (name, ttl) = (name.to_owned(), self.ttl);
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            match fs.create(ino(parent), &name, new, flags).await {
+                Ok((node, opened)) => {
+                    let handle = KernelHandle(opened.handle.0);
+                    reply.created(&ttl, &file_attr(&node), GENERATION, handle, open_flags(opened));
+                }
+                Err(error) => reply.error(answer("create", &error)),
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        through: KernelHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let started = self.clock.now();
+        let (through, range) = (handle(through), ByteRange::of_len(offset, u64::from(size)));
+        let left = self.in_place(Latency::Read, started, reply, |reply| match self.fs.try_read(through, range) {
+            Some(outcome) => {
+                data(reply, outcome);
+                None
+            }
+            None => Some(reply),
+        });
+        let Some(reply) = left else { return };
+        self.task(Latency::Read, started, move |fs| async move { data(reply, fs.read(through, range).await) });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        through: KernelHandle,
+        offset: u64,
+        written: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let started = self.clock.now();
+        let through = handle(through);
+        let size = u32::try_from(written.len()).expect("a request of the kernel is at most 16 MiB");
+        let finish = move |reply: ReplyWrite, outcome: FsResult<()>| match outcome {
+            Ok(()) => reply.written(size),
+            Err(error) => reply.error(answer("write", &error)),
+        };
+        let left =
+            self.in_place(Latency::Write, started, reply, |reply| match self.fs.try_write(through, offset, written) {
+                Some(outcome) => {
+                    finish(reply, outcome);
+                    None
+                }
+                None => Some(reply),
+            });
+        let Some(reply) = left else { return };
+        let written = Bytes::copy_from_slice(written);
+        self.task(Latency::Write, started, move |fs| async move {
+            finish(reply, fs.write(through, offset, written).await);
+        });
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        through: KernelHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let (started, through) = (self.clock.now(), handle(through));
+        if self.fs.is_clean(through) {
+            reply.ok();
+            return;
+        }
+        self.task(Latency::Sync, started, move |fs| async move { empty(reply, "flush", fs.flush(through).await) });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        through: KernelHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.task(Latency::Sync, self.clock.now(), move |fs| async move {
+            fs.release(handle(through)).await;
+            reply.ok();
+        });
+    }
+
+    fn fsync(&self, _request: &Request, _ino: INodeNo, through: KernelHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.task(Latency::Sync, self.clock.now(), move |fs| async move {
+            empty(reply, "fsync", fs.fsync(handle(through)).await);
+        });
+    }
+
+    fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            match fs.opendir(ino(inode)) {
+                Ok(opened) => reply.opened(KernelHandle(opened.0), FopenFlags::empty()),
+                Err(error) => reply.error(answer("opendir", &error)),
+            }
+        });
+    }
+
+    fn readdir(&self, _request: &Request, _ino: INodeNo, through: KernelHandle, offset: u64, reply: ReplyDirectory) {
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            let entries = fs.readdir(handle(through), offset, ENTRIES_PER_READDIR).await;
+            names(reply, entries);
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        through: KernelHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        let ttl = self.ttl;
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            let entries = fs.readdir(handle(through), offset, ENTRIES_PER_READDIR).await;
+            names_with_attributes(reply, &fs, ttl, entries);
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        through: KernelHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.releasedir(handle(through));
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, _fh: KernelHandle, _datasync: bool, reply: ReplyEmpty) {
+        // Names are in S3 before mkdir, unlink and rename answer.
+        reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let it = self.fs.statfs();
+        reply.statfs(
+            it.blocks,
+            it.blocks,
+            it.blocks,
+            it.inodes,
+            it.inodes,
+            it.block_bytes,
+            it.name_bytes_max,
+            it.block_bytes,
+        );
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: KernelHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        through: KernelHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            let outcome = fs.allocate(handle(through), ByteRange::of_len(offset, length), mode).await;
+            empty(reply, "fallocate", outcome);
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _ino_in: INodeNo,
+        handle_in: KernelHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        handle_out: KernelHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        self.task(Latency::Write, self.clock.now(), move |fs| async move {
+            let source = (handle(handle_in), ByteRange::of_len(offset_in, len));
+            match fs.copy_file_range(source, (handle(handle_out), offset_out)).await {
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+                Err(error) => reply.error(answer("copy_file_range", &error)),
+            }
+        });
+    }
+}

@@ -1,0 +1,114 @@
+//! Outcomes of the file system as replies to the kernel; failures pass through the errno table.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fuser::{
+    FileHandle as KernelHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+};
+
+use super::attr::{absent, file_attr, file_type};
+use super::errno::answer;
+use crate::fs::{FileSystem, FsError, FsResult, Opened};
+use crate::namespace::{DirectoryEntry, Node};
+use crate::types::{FileHandle, Ino};
+
+/// An inode number is never used twice in a mount, so one generation serves all.
+pub(super) const GENERATION: Generation = Generation(0);
+
+/// The kernel's inode number as ours.
+pub(super) fn ino(ino: INodeNo) -> Ino {
+    Ino(ino.0)
+}
+
+/// The kernel's handle as ours.
+pub(super) fn handle(handle: KernelHandle) -> FileHandle {
+    FileHandle(handle.0)
+}
+
+/// Answers an operation that gives a name an inode. A name that does not exist is remembered by the kernel, too.
+pub(super) fn entry(reply: ReplyEntry, operation: &'static str, ttl: Duration, outcome: FsResult<Node>) {
+    match outcome {
+        Ok(node) => reply.entry(&ttl, &file_attr(&node), GENERATION),
+        Err(FsError::NotFound) if operation == "lookup" && !ttl.is_zero() => reply.entry(&ttl, &absent(), GENERATION),
+        Err(error) => reply.error(answer(operation, &error)),
+    }
+}
+
+/// Answers with attributes.
+pub(super) fn attr(reply: ReplyAttr, operation: &'static str, ttl: Duration, outcome: FsResult<Node>) {
+    match outcome {
+        Ok(node) => reply.attr(&ttl, &file_attr(&node)),
+        Err(error) => reply.error(answer(operation, &error)),
+    }
+}
+
+/// Answers with bytes.
+pub(super) fn data(reply: ReplyData, outcome: FsResult<Bytes>) {
+    match outcome {
+        Ok(bytes) => reply.data(&bytes),
+        Err(error) => reply.error(answer("read", &error)),
+    }
+}
+
+/// Answers with success or failure alone.
+pub(super) fn empty(reply: ReplyEmpty, operation: &'static str, outcome: FsResult<()>) {
+    match outcome {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(answer(operation, &error)),
+    }
+}
+
+/// How the kernel shall treat an opened handle.
+pub(super) fn open_flags(opened: Opened) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
+    flags
+}
+
+/// Answers readdir with as many names as fit.
+pub(super) fn names(mut reply: ReplyDirectory, outcome: FsResult<Vec<DirectoryEntry>>) {
+    match outcome {
+        Ok(entries) => {
+            for entry in entries {
+                let inode = INodeNo(entry.node.ino.0);
+                if reply.add(inode, entry.next_offset, file_type(entry.node.kind), &*entry.name) {
+                    break;
+                }
+            }
+            reply.ok();
+        }
+        Err(error) => reply.error(answer("readdir", &error)),
+    }
+}
+
+/// Answers readdirplus with as many entries as fit; each of them is a lookup, but for the two dots.
+pub(super) fn names_with_attributes(
+    mut reply: ReplyDirectoryPlus,
+    fs: &FileSystem,
+    ttl: Duration,
+    outcome: FsResult<Vec<DirectoryEntry>>,
+) {
+    match outcome {
+        Ok(entries) => {
+            for entry in entries {
+                let attr = file_attr(&entry.node);
+                let dots = matches!(&*entry.name, "." | "..");
+                // The count rises before the reply; an entry that did not fit gives it back.
+                if !dots {
+                    fs.remember(&entry.node);
+                }
+                if reply.add(attr.ino, entry.next_offset, &*entry.name, &ttl, &attr, GENERATION) {
+                    if !dots {
+                        fs.forget(entry.node.ino, 1);
+                    }
+                    break;
+                }
+            }
+            reply.ok();
+        }
+        Err(error) => reply.error(answer("readdir", &error)),
+    }
+}

@@ -1,0 +1,276 @@
+//! What this mount knows better than S3: files made and written here, attributes set here.
+//!
+//! All of it is stamped as a local change, so that no answer that was asked for earlier undoes it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::attributes::{DIRECTORY_CONTENT_TYPE, Stored};
+use super::table::Found;
+use super::{Namespace, NamespaceError, NamespaceResult, Node, NodeKind, keys};
+use crate::store::{ObjectAttributes, Payload, PutRequest, WriteCondition};
+use crate::types::{Ino, ObjectInfo, ObjectMetadata, ObjectVersion};
+
+/// What a new name starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewNode {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Attributes to be set; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttributeChanges {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Access time.
+    pub atime: Option<SystemTime>,
+    /// Modification time.
+    pub mtime: Option<SystemTime>,
+}
+
+impl AttributeChanges {
+    fn merge(&mut self, later: Self) {
+        self.mode = later.mode.or(self.mode);
+        self.uid = later.uid.or(self.uid);
+        self.gid = later.gid.or(self.gid);
+        self.atime = later.atime.or(self.atime);
+        self.mtime = later.mtime.or(self.mtime);
+    }
+}
+
+impl Namespace {
+    /// What a name that was made here is shown with: what its maker asked for, where that is not the mount's default.
+    fn made_with(&self, kind: NodeKind, new: NewNode) -> AttributeChanges {
+        let defaults = &self.0.defaults;
+        let default_mode = if kind == NodeKind::Directory { defaults.dir_mode } else { defaults.file_mode };
+        AttributeChanges {
+            mode: (new.mode != default_mode).then_some(new.mode),
+            uid: (new.uid != defaults.uid).then_some(new.uid),
+            gid: (new.gid != defaults.gid).then_some(new.gid),
+            ..AttributeChanges::default()
+        }
+    }
+
+    /// Makes a file that exists here at once and in S3 once it is published. One reference is taken.
+    pub fn create(&self, parent: Ino, name: &str, kind: NodeKind, new: NewNode) -> NamespaceResult<Node> {
+        let mut table = self.0.table.lock();
+        Self::check_directory(&table, parent)?;
+        let prefix = self.directory_prefix(&table, parent)?;
+        keys::file_key(&prefix, name)?;
+        if table.child(parent, name).is_some() {
+            return Err(NamespaceError::Exists);
+        }
+        let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
+        let change = table.change();
+        let ino = table.link(parent, name, kind, now, wall);
+        let row = table.row_mut(ino);
+        row.changed = change;
+        row.unpublished = true;
+        row.lookups = 1;
+        row.written = Some((0, wall));
+        row.set = self.made_with(kind, new);
+        Ok(self.node_of(ino, &table.rows[&ino]))
+    }
+
+    /// A write reached S3: this is the object now.
+    pub fn publish(&self, ino: Ino, info: &ObjectInfo) {
+        let mut table = self.0.table.lock();
+        let change = table.change();
+        let now = self.0.clock.now();
+        let Some(row) = table.rows.get_mut(&ino) else { return };
+        let mtime = row.set.mtime.or(row.written.map(|(_, mtime)| mtime)).unwrap_or(info.last_modified);
+        row.changed = change;
+        row.seen = now;
+        row.unpublished = false;
+        row.written = None;
+        row.shown_mtime = Some((info.version.clone(), mtime));
+        row.object = Some(info.clone());
+    }
+
+    /// An open asked S3: this is the object now.
+    pub fn learned(&self, ino: Ino, info: &ObjectInfo) {
+        let mut table = self.0.table.lock();
+        let now = self.0.clock.now();
+        if table.rows.get(&ino).is_some_and(|row| !row.unpublished) {
+            table.confirm(ino, &Found::File(info.clone()), now);
+        }
+    }
+
+    /// An open found that the object is gone.
+    pub fn vanished(&self, ino: Ino) {
+        let mut table = self.0.table.lock();
+        let now = self.0.clock.now();
+        let Some(row) = table.rows.get(&ino) else { return };
+        if row.unpublished || !row.linked {
+            return;
+        }
+        let (parent, name) = (row.parent, Arc::clone(&row.name));
+        let asked = table.changes;
+        if table.learn_absent(parent, &name, asked, now) {
+            drop(table);
+            self.tell(parent, &name);
+        }
+    }
+
+    /// Detaches the name from an inode whose object another writer replaced; the name leads to a new inode with `info`
+    /// from now on, and the old one lives for its handles.
+    pub fn supersede(&self, ino: Ino, info: &ObjectInfo) {
+        let mut table = self.0.table.lock();
+        let (now, made) = (self.0.clock.now(), self.0.clock.wall());
+        let Some(row) = table.rows.get(&ino).filter(|row| row.linked && !row.unpublished) else { return };
+        let (parent, name) = (row.parent, Arc::clone(&row.name));
+        let set = AttributeChanges { mtime: None, atime: None, ..row.set };
+        table.unlink(ino);
+        let found = Found::File(info.clone());
+        let new = table.link(parent, &name, found.kind(), now, made);
+        table.confirm(new, &found, now);
+        table.row_mut(new).set = set;
+    }
+
+    /// Whether the version is the one whose pages the kernel may hold; from now on it is.
+    pub fn opened_version(&self, ino: Ino, version: &ObjectVersion) -> bool {
+        let mut table = self.0.table.lock();
+        let Some(row) = table.rows.get_mut(&ino) else { return false };
+        let same = row.opened.as_ref() == Some(version);
+        row.opened = Some(version.clone());
+        same
+    }
+
+    /// Unpublished bytes: their length and time are shown until they are published or given up.
+    pub fn set_written(&self, ino: Ino, size_bytes: u64, mtime: SystemTime) {
+        let mut table = self.0.table.lock();
+        let change = table.change();
+        let Some(row) = table.rows.get_mut(&ino) else { return };
+        row.changed = change;
+        row.written = Some((size_bytes, mtime));
+        row.set.mtime = None;
+    }
+
+    /// Unpublished bytes were given up: what S3 says is shown again, and a file that was never published goes.
+    pub fn revert(&self, ino: Ino) {
+        let mut table = self.0.table.lock();
+        let now = self.0.clock.now();
+        let Some(row) = table.rows.get_mut(&ino) else { return };
+        row.written = None;
+        row.opened = None;
+        // Not confirmed any more: the next look asks.
+        if row.unpublished {
+            row.unpublished = false;
+            let (parent, name) = (row.parent, Arc::clone(&row.name));
+            table.remove(ino, now);
+            if let Some(directory) = table.directories.get_mut(&parent) {
+                directory.absent.remove(&name);
+                directory.listed = None;
+            }
+        }
+    }
+
+    /// chmod, chown, utimens: shown at once, and kept with the next publication of the file.
+    pub fn set_attributes(&self, ino: Ino, changes: AttributeChanges) -> NamespaceResult<Node> {
+        let mut table = self.0.table.lock();
+        let change = table.change();
+        let row = table.rows.get_mut(&ino).ok_or(NamespaceError::Stale)?;
+        row.changed = change;
+        row.set.merge(changes);
+        if let (Some(mtime), Some((_, written))) = (changes.mtime, row.written.as_mut()) {
+            *written = mtime;
+        }
+        Ok(self.node_of(ino, &table.rows[&ino]))
+    }
+
+    /// What the object carries when it is written next: what it carried, with what was set here.
+    pub fn object_attributes(&self, ino: Ino) -> ObjectAttributes {
+        let table = self.0.table.lock();
+        table.rows.get(&ino).map(|row| attributes_of(row.object.as_ref(), row.kind, &row.set)).unwrap_or_default()
+    }
+
+    /// Makes a directory: its marker is in S3 when this answers. One reference is taken.
+    pub async fn mkdir(&self, parent: Ino, name: &str, new: NewNode) -> NamespaceResult<Node> {
+        let key = {
+            let table = self.0.table.lock();
+            Self::check_directory(&table, parent)?;
+            let prefix = self.directory_prefix(&table, parent)?;
+            keys::directory_key(&prefix, name)?
+        };
+        if self.exists(parent, name).await? {
+            return Err(NamespaceError::Exists);
+        }
+        self.put_marker(&key).await?;
+        let mut table = self.0.table.lock();
+        let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
+        let change = table.change();
+        let ino = match table.child(parent, name) {
+            // A listing found the marker before we could say so.
+            Some(ino) if table.rows[&ino].kind == NodeKind::Directory => ino,
+            Some(_) => return Err(NamespaceError::Exists),
+            None => table.link(parent, name, NodeKind::Directory, now, wall),
+        };
+        let row = table.row_mut(ino);
+        row.changed = change;
+        row.seen = now;
+        row.lookups += 1;
+        row.set = self.made_with(NodeKind::Directory, new);
+        if let Some(directory) = table.directories.get_mut(&ino) {
+            directory.marker = true;
+            // Nothing is in it but what is made here, as far as knowledge may be old.
+            directory.listed = Some(now);
+        }
+        Ok(self.node_of(ino, &table.rows[&ino]))
+    }
+
+    /// Whether a name exists, without taking a reference.
+    pub(super) async fn exists(&self, parent: Ino, name: &str) -> NamespaceResult<bool> {
+        match self.lookup(parent, name).await {
+            Ok(node) => {
+                self.forget(node.ino, 1);
+                Ok(true)
+            }
+            Err(NamespaceError::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn put_marker(&self, key: &str) -> NamespaceResult<()> {
+        let attributes =
+            ObjectAttributes { content_type: Some(DIRECTORY_CONTENT_TYPE.into()), ..ObjectAttributes::default() };
+        let put =
+            PutRequest { key: key.into(), payload: Payload::default(), attributes, condition: WriteCondition::None };
+        self.0.store.put(put).await?;
+        Ok(())
+    }
+}
+
+/// What an object carries when it is written anew.
+pub(super) fn attributes_of(info: Option<&ObjectInfo>, kind: NodeKind, set: &AttributeChanges) -> ObjectAttributes {
+    let mut metadata = ObjectMetadata::clone(&info.and_then(|info| info.metadata.clone()).unwrap_or_default());
+    let file_type = match kind {
+        NodeKind::File => libc::S_IFREG,
+        NodeKind::Directory => libc::S_IFDIR,
+        NodeKind::Symlink => libc::S_IFLNK,
+    };
+    let stored = Stored {
+        mode: set.mode.map(|mode| mode | file_type),
+        uid: set.uid,
+        gid: set.gid,
+        mtime: set.mtime,
+        atime: set.atime,
+    };
+    // A new content has a new time; only one that was set here goes with it.
+    metadata.remove("mtime");
+    metadata.remove("atime");
+    stored.write(&mut metadata);
+    ObjectAttributes {
+        content_type: info.and_then(|info| info.content_type.clone()),
+        metadata: Arc::new(metadata),
+        storage_class: info.and_then(|info| info.storage_class.clone()),
+    }
+}

@@ -1,0 +1,162 @@
+//! unlink and rmdir. S3 has deleted before they answer, so that a missing permission is said at once.
+//!
+//! A directory without a marker would vanish with its last file. POSIX programs expect it to stay until rmdir, so that the
+//! marker is put before the last known name goes (docs/decisions/0003).
+
+use super::table::Table;
+use super::{Namespace, NamespaceError, NamespaceResult, NodeKind};
+use crate::store::{ListRequest, StoreError};
+use crate::types::{Ino, ObjectKey};
+
+/// How a name of a file goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlink {
+    /// The object is deleted, then the name goes.
+    Now,
+    /// There is no object yet.
+    Local,
+    /// The name goes; the object stays for the handles that read it, until [`Namespace::delete_deferred`].
+    Deferred,
+}
+
+impl Namespace {
+    /// Removes a name of a file.
+    pub async fn unlink(&self, parent: Ino, name: &str, how: Unlink) -> NamespaceResult<()> {
+        let (ino, key) = {
+            let table = self.0.table.lock();
+            let ino = table.child(parent, name).ok_or(NamespaceError::NotFound)?;
+            if table.rows[&ino].kind == NodeKind::Directory {
+                return Err(NamespaceError::IsADirectory);
+            }
+            let prefix = self.directory_prefix(&table, parent)?;
+            (ino, ObjectKey::from(format!("{prefix}{name}")))
+        };
+        if how != Unlink::Local {
+            self.keep_directory(parent, ino).await?;
+        }
+        if how == Unlink::Now {
+            self.0.store.delete(&key, None).await?;
+        }
+        let mut table = self.0.table.lock();
+        let now = self.0.clock.now();
+        if how == Unlink::Deferred
+            && let Some(object) = table.rows.get(&ino).and_then(|row| row.object.clone())
+        {
+            table.deferred.insert(ino, object);
+        }
+        table.remove(ino, now);
+        Ok(())
+    }
+
+    /// Puts the marker of a directory that would vanish with `last`, its last known name.
+    pub(super) async fn keep_directory(&self, directory: Ino, last: Ino) -> NamespaceResult<()> {
+        let key = {
+            let table = self.0.table.lock();
+            let Some(known) = table.directories.get(&directory) else { return Ok(()) };
+            if directory == Ino::ROOT || known.marker || known.children.values().any(|&ino| ino != last) {
+                return Ok(());
+            }
+            self.directory_prefix(&table, directory)?
+        };
+        self.put_marker(&key).await?;
+        if let Some(known) = self.0.table.lock().directories.get_mut(&directory) {
+            known.marker = true;
+        }
+        Ok(())
+    }
+
+    /// Deletes the object of an unlinked file whose last handle is gone, unless another has taken its key since.
+    pub async fn delete_deferred(&self, ino: Ino) -> NamespaceResult<()> {
+        let deferred = self.0.table.lock().deferred.remove(&ino);
+        let Some(info) = deferred else { return Ok(()) };
+        match self.0.store.delete(info.key(), Some(info.etag())).await {
+            Ok(()) | Err(StoreError::PreconditionFailed | StoreError::NotFound | StoreError::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes at once what waits to be deleted under a key that a new file takes: deleting it later could meet the new
+    /// one, which may even have the same tag.
+    pub async fn settle_deferred(&self, key: &ObjectKey) -> NamespaceResult<()> {
+        let waiting: Vec<Ino> = {
+            let table = self.0.table.lock();
+            table.deferred.iter().filter(|(_, info)| info.key() == key).map(|(&ino, _)| ino).collect()
+        };
+        for ino in waiting {
+            self.delete_deferred(ino).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes an empty directory; answers its inode.
+    pub async fn rmdir(&self, parent: Ino, name: &str) -> NamespaceResult<Ino> {
+        let node = self.lookup(parent, name).await?;
+        let outcome = self.rmdir_known(parent, node.ino, node.kind).await;
+        self.forget(node.ino, 1);
+        outcome.map(|()| node.ino)
+    }
+
+    async fn rmdir_known(&self, parent: Ino, ino: Ino, kind: NodeKind) -> NamespaceResult<()> {
+        if kind != NodeKind::Directory {
+            return Err(NamespaceError::NotADirectory);
+        }
+        let prefix = self.check_empty(ino).await?;
+        self.keep_directory(parent, ino).await?;
+        self.0.store.delete(&ObjectKey::from(prefix), None).await?;
+        let mut table = self.0.table.lock();
+        let now = self.0.clock.now();
+        if has_names(&table, ino) {
+            // Somebody made a file in it meanwhile; the directory lives on without its marker.
+            if let Some(directory) = table.directories.get_mut(&ino) {
+                directory.marker = false;
+            }
+            return Err(NamespaceError::NotEmpty);
+        }
+        table.remove(ino, now);
+        Ok(())
+    }
+
+    /// Makes sure, from S3 itself, that a directory holds nothing but its marker; answers what its keys begin with.
+    pub(super) async fn check_empty(&self, ino: Ino) -> NamespaceResult<String> {
+        let prefix = {
+            let table = self.0.table.lock();
+            // What is known and was not confirmed lately may be gone; only what is certain counts.
+            if has_local_names(&table, ino) {
+                return Err(NamespaceError::NotEmpty);
+            }
+            self.directory_prefix(&table, ino)?
+        };
+        loop {
+            let request = ListRequest { prefix: prefix.clone(), keys_max: Some(3), ..ListRequest::default() };
+            let page = self.0.store.list(request).await?;
+            let others: Vec<ObjectKey> =
+                page.objects.iter().map(|info| info.key().clone()).filter(|key| key.as_str() != prefix).collect();
+            if others.is_empty() {
+                return Ok(prefix);
+            }
+            // What only waits for the last close of an unlinked file does not count: it goes now.
+            for key in &others {
+                if !self.is_deferred(key) {
+                    return Err(NamespaceError::NotEmpty);
+                }
+                self.settle_deferred(key).await?;
+            }
+        }
+    }
+
+    fn is_deferred(&self, key: &ObjectKey) -> bool {
+        self.0.table.lock().deferred.values().any(|info| info.key() == key)
+    }
+}
+
+fn has_names(table: &Table, ino: Ino) -> bool {
+    table.directories.get(&ino).is_some_and(|directory| !directory.children.is_empty())
+}
+
+fn has_local_names(table: &Table, ino: Ino) -> bool {
+    let Some(directory) = table.directories.get(&ino) else { return false };
+    directory
+        .children
+        .values()
+        .any(|child| table.rows.get(child).is_some_and(|row| row.unpublished || row.written.is_some()))
+}

@@ -1,0 +1,107 @@
+//! Symbolic links, as s3fs stores them: the mode in the metadata says S_IFLNK, the target is the body.
+//!
+//! A listing brings no metadata. Without `--posix` a link is known as one when it was made or looked up by name here; one
+//! that was only listed is shown as a small file with the target in it.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+
+use super::attributes::Stored;
+use super::{Namespace, NamespaceError, NamespaceResult, NewNode, Node, NodeKind, keys};
+use crate::store::{GetRange, GetRequest, ObjectAttributes, PutRequest, StoreError, WriteCondition};
+use crate::types::{Ino, ObjectMetadata};
+
+/// Longest target in bytes (PATH_MAX of Linux).
+const TARGET_BYTES_MAX: u64 = 4096;
+
+impl Namespace {
+    /// Makes a symbolic link; it is in S3 when this answers. One reference is taken.
+    pub async fn create_symlink(&self, parent: Ino, name: &str, target: &str, new: NewNode) -> NamespaceResult<Node> {
+        let key = {
+            let table = self.0.table.lock();
+            Self::check_directory(&table, parent)?;
+            let prefix = self.directory_prefix(&table, parent)?;
+            keys::file_key(&prefix, name)?
+        };
+        if self.exists(parent, name).await? {
+            return Err(NamespaceError::Exists);
+        }
+        let mut metadata = ObjectMetadata::new();
+        let stored = Stored {
+            mode: Some(libc::S_IFLNK | 0o777),
+            uid: Some(new.uid),
+            gid: Some(new.gid),
+            mtime: Some(self.0.clock.wall()),
+            atime: None,
+        };
+        stored.write(&mut metadata);
+        let put = PutRequest {
+            key: key.into(),
+            payload: Bytes::copy_from_slice(target.as_bytes()).into(),
+            attributes: ObjectAttributes { metadata: Arc::new(metadata.clone()), ..ObjectAttributes::default() },
+            condition: WriteCondition::Absent,
+        };
+        let mut info = match self.0.store.put(put).await {
+            Ok(info) => info,
+            Err(StoreError::PreconditionFailed | StoreError::Conflict) => return Err(NamespaceError::Exists),
+            Err(error) => return Err(error.into()),
+        };
+        info.metadata = Some(Arc::new(metadata));
+        let mut table = self.0.table.lock();
+        let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
+        let change = table.change();
+        if let Some(old) = table.child(parent, name) {
+            table.unlink(old);
+        }
+        let ino = table.link(parent, name, NodeKind::Symlink, now, wall);
+        let row = table.row_mut(ino);
+        row.changed = change;
+        row.lookups = 1;
+        row.object = Some(info);
+        row.target = Some(target.into());
+        Ok(self.node_of(ino, &table.rows[&ino]))
+    }
+
+    /// The target of a symbolic link.
+    pub async fn read_link(&self, ino: Ino) -> NamespaceResult<String> {
+        let info = {
+            let table = self.0.table.lock();
+            let row = table.rows.get(&ino).ok_or(NamespaceError::Stale)?;
+            if row.kind != NodeKind::Symlink {
+                return Err(NamespaceError::InvalidName);
+            }
+            if let Some(target) = &row.target {
+                return Ok(target.to_string());
+            }
+            row.object.clone().ok_or(NamespaceError::Stale)?
+        };
+        if info.size_bytes == 0 || info.size_bytes > TARGET_BYTES_MAX {
+            return Err(NamespaceError::InvalidName);
+        }
+        let request = GetRequest {
+            key: info.key().clone(),
+            range: GetRange::Whole,
+            if_match: Some(info.etag().clone()),
+            if_none_match: None,
+        };
+        let response = match self.0.store.get(request).await {
+            Ok(response) => response,
+            Err(StoreError::PreconditionFailed | StoreError::NotFound) => return Err(NamespaceError::Stale),
+            Err(error) => return Err(error.into()),
+        };
+        let body: BytesMut = response
+            .body
+            .try_fold(BytesMut::new(), async |mut body, chunk| {
+                body.extend_from_slice(&chunk);
+                Ok(body)
+            })
+            .await?;
+        let target = String::from_utf8(body.to_vec()).map_err(|_| NamespaceError::InvalidName)?;
+        if let Some(row) = self.0.table.lock().rows.get_mut(&ino) {
+            row.target = Some(target.as_str().into());
+        }
+        Ok(target)
+    }
+}

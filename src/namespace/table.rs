@@ -1,0 +1,400 @@
+//! What is known of inodes and directories, all of it under one lock that is never held across an await.
+//!
+//! Invariants: a row with a name is the child of its parent's directory under that name, and only one row is; an inode
+//! number is never used twice; a row goes when the kernel has forgotten it, no handle pins it and no listing holds it.
+//!
+//! Every local change of a name is stamped with a count. An answer of S3 carries the count at which it was asked for, and
+//! changes nothing that was stamped later: that is how an old answer never undoes a new change.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::{Instant, SystemTime};
+
+use super::listing::Listing;
+use super::{AttributeChanges, NodeKind};
+use crate::types::{Ino, ObjectInfo, ObjectVersion};
+
+/// One inode.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) parent: Ino,
+    pub(super) name: Arc<str>,
+    pub(super) kind: NodeKind,
+    /// References of the kernel.
+    pub(super) lookups: u64,
+    /// References of open handles.
+    pub(super) pins: u32,
+    /// Whether the name still leads here.
+    pub(super) linked: bool,
+    /// The object behind it, as last known.
+    pub(super) object: Option<ObjectInfo>,
+    /// Made here and not in S3 yet.
+    pub(super) unpublished: bool,
+    /// When S3 last confirmed it.
+    pub(super) seen: Instant,
+    /// The last local change, as counted by [`Table::changes`].
+    pub(super) changed: u64,
+    /// Size and mtime of unpublished bytes.
+    pub(super) written: Option<(u64, SystemTime)>,
+    /// What chmod, chown and utimens set.
+    pub(super) set: AttributeChanges,
+    /// Modification time that was shown first for this version: the answer to a PUT has no Last-Modified, and a time
+    /// that changes without the content would wake every make and rsync.
+    pub(super) shown_mtime: Option<(ObjectVersion, SystemTime)>,
+    /// Target of a symbolic link, once known.
+    pub(super) target: Option<Arc<str>>,
+    /// The version whose pages the kernel may hold.
+    pub(super) opened: Option<ObjectVersion>,
+    /// When the row was made: the times of a directory, of which S3 knows none.
+    pub(super) made: SystemTime,
+}
+
+/// One directory's names.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    pub(super) children: BTreeMap<Arc<str>, Ino>,
+    /// When all names were last known; `None` if not all are.
+    pub(super) listed: Option<Instant>,
+    /// Names that S3 did not have, and when it said so.
+    pub(super) absent: HashMap<Arc<str>, Instant>,
+    /// Names that were removed here, with the count of that change: a listing asked for earlier may still show them.
+    pub(super) removed: HashMap<Arc<str>, u64>,
+    /// Whether its marker is known to exist.
+    pub(super) marker: bool,
+    /// Unknown names that were asked for one by one since the last listing.
+    pub(super) asked: u32,
+    /// The listing under way.
+    pub(super) listing: Weak<Listing>,
+}
+
+/// Everything that is known.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) rows: HashMap<Ino, Row>,
+    pub(super) directories: HashMap<Ino, Directory>,
+    /// Objects of unlinked open files, to be deleted at their last close.
+    pub(super) deferred: HashMap<Ino, ObjectInfo>,
+    next: u64,
+    /// Counts local changes.
+    pub(super) changes: u64,
+}
+
+/// What S3 says of a name.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    /// A file with its object.
+    File(ObjectInfo),
+    /// A directory, with its marker object or without.
+    Directory {
+        /// Whether its marker was seen.
+        marker: bool,
+    },
+}
+
+impl Found {
+    pub(super) fn kind(&self) -> NodeKind {
+        match self {
+            Self::File(info) => NodeKind::of(info),
+            Self::Directory { .. } => NodeKind::Directory,
+        }
+    }
+}
+
+impl Table {
+    pub(super) fn new(now: Instant, made: SystemTime) -> Self {
+        let mut table = Self {
+            rows: HashMap::new(),
+            directories: HashMap::new(),
+            deferred: HashMap::new(),
+            next: Ino::ROOT.0,
+            changes: 0,
+        };
+        let root = table.insert_row(Ino::ROOT, "".into(), NodeKind::Directory, now, made);
+        table.directories.insert(root, Directory { marker: true, ..Directory::default() });
+        // The kernel never looks the root up and never forgets it.
+        table.row_mut(root).lookups = 1;
+        table
+    }
+
+    fn insert_row(&mut self, parent: Ino, name: Arc<str>, kind: NodeKind, seen: Instant, made: SystemTime) -> Ino {
+        let ino = Ino(self.next);
+        self.next += 1;
+        let row = Row {
+            parent,
+            name,
+            kind,
+            lookups: 0,
+            pins: 0,
+            linked: true,
+            object: None,
+            unpublished: false,
+            seen,
+            changed: 0,
+            written: None,
+            set: AttributeChanges::default(),
+            shown_mtime: None,
+            target: None,
+            opened: None,
+            made,
+        };
+        self.rows.insert(ino, row);
+        ino
+    }
+
+    /// A row that is known to exist.
+    pub(super) fn row_mut(&mut self, ino: Ino) -> &mut Row {
+        self.rows.get_mut(&ino).expect("the caller found the row under this lock")
+    }
+
+    /// The inode of a name.
+    pub(super) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.directories.get(&parent)?.children.get(name).copied()
+    }
+
+    /// Stamps a local change.
+    pub(super) fn change(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
+    }
+
+    /// A new child; the name must be free.
+    pub(super) fn link(&mut self, parent: Ino, name: &str, kind: NodeKind, seen: Instant, made: SystemTime) -> Ino {
+        let name: Arc<str> = name.into();
+        let ino = self.insert_row(parent, Arc::clone(&name), kind, seen, made);
+        let directory = self.directories.entry(parent).or_default();
+        directory.absent.remove(&name);
+        directory.removed.remove(&name);
+        directory.children.insert(name, ino);
+        if kind == NodeKind::Directory {
+            self.directories.insert(ino, Directory::default());
+        }
+        ino
+    }
+
+    /// Takes the name from an inode; the row stays while somebody refers to it.
+    pub(super) fn unlink(&mut self, ino: Ino) {
+        let Some(row) = self.rows.get_mut(&ino) else { return };
+        if !row.linked {
+            return;
+        }
+        row.linked = false;
+        let (parent, name) = (row.parent, Arc::clone(&row.name));
+        if let Some(directory) = self.directories.get_mut(&parent)
+            && directory.children.get(&name) == Some(&ino)
+        {
+            directory.children.remove(&name);
+        }
+        self.drop_if_unused(ino);
+    }
+
+    /// The same for a name that this mount removed: listings asked for earlier shall not bring it back.
+    pub(super) fn remove(&mut self, ino: Ino, now: Instant) {
+        let change = self.change();
+        if let Some(row) = self.rows.get(&ino)
+            && row.linked
+        {
+            let (parent, name) = (row.parent, Arc::clone(&row.name));
+            if let Some(directory) = self.directories.get_mut(&parent) {
+                directory.removed.insert(Arc::clone(&name), change);
+                directory.absent.insert(name, now);
+            }
+        }
+        self.unlink(ino);
+    }
+
+    /// Moves a child to another name, which must be free.
+    pub(super) fn relink(&mut self, ino: Ino, to: Ino, name: &str, now: Instant) {
+        let change = self.change();
+        let name: Arc<str> = name.into();
+        let Some(row) = self.rows.get_mut(&ino) else { return };
+        let (old_parent, old_name) = (row.parent, std::mem::replace(&mut row.name, Arc::clone(&name)));
+        row.parent = to;
+        row.changed = change;
+        row.seen = now;
+        if let Some(directory) = self.directories.get_mut(&old_parent) {
+            directory.children.remove(&old_name);
+            directory.removed.insert(Arc::clone(&old_name), change);
+            directory.absent.insert(old_name, now);
+        }
+        let directory = self.directories.entry(to).or_default();
+        directory.absent.remove(&name);
+        directory.removed.remove(&name);
+        directory.children.insert(name, ino);
+    }
+
+    /// What S3 said of a name at count `asked`: makes or mends the child. `None` if a later local change wins and left no
+    /// name; the boolean says whether a name that was told differently was changed.
+    pub(super) fn learn(
+        &mut self,
+        parent: Ino,
+        name: &str,
+        found: &Found,
+        asked: u64,
+        now: Instant,
+        made: SystemTime,
+    ) -> Option<(Ino, bool)> {
+        let directory = self.directories.get(&parent)?;
+        if directory.removed.get(name).is_some_and(|&removed| removed > asked) {
+            return directory.children.get(name).map(|&ino| (ino, false));
+        }
+        let mut replaced = false;
+        if let Some(&ino) = directory.children.get(name) {
+            let row = self.row_mut(ino);
+            if row.changed > asked || row.unpublished {
+                return Some((ino, false));
+            }
+            if row.kind == found.kind() || (row.kind == NodeKind::Symlink && found.kind() == NodeKind::File) {
+                self.confirm(ino, found, now);
+                return Some((ino, false));
+            }
+            self.unlink(ino);
+            replaced = true;
+        }
+        let ino = self.link(parent, name, found.kind(), now, made);
+        self.confirm(ino, found, now);
+        Some((ino, replaced))
+    }
+
+    /// S3 confirmed an inode.
+    pub(super) fn confirm(&mut self, ino: Ino, found: &Found, now: Instant) {
+        let row = self.row_mut(ino);
+        row.seen = now;
+        match found {
+            Found::File(info) => {
+                // A listing has no metadata; what an earlier answer brought for the same version still holds.
+                let known = row.object.take().filter(|known| known.version == info.version);
+                let mut info = info.clone();
+                if let Some(known) = known {
+                    info.metadata = info.metadata.or(known.metadata);
+                    info.content_type = info.content_type.or(known.content_type);
+                } else {
+                    row.set = AttributeChanges { mtime: None, atime: None, ..row.set };
+                }
+                row.object = Some(info);
+            }
+            Found::Directory { marker } => {
+                if *marker {
+                    self.directories.entry(ino).or_default().marker = true;
+                }
+            }
+        }
+    }
+
+    /// S3 said at count `asked` that a name does not exist. Says whether a name that was told was dropped.
+    pub(super) fn learn_absent(&mut self, parent: Ino, name: &str, asked: u64, now: Instant) -> bool {
+        let Some(directory) = self.directories.get_mut(&parent) else { return false };
+        if let Some(&ino) = directory.children.get(name) {
+            let row = self.row_mut(ino);
+            if row.changed > asked || row.unpublished || row.written.is_some() {
+                return false;
+            }
+            self.unlink(ino);
+            self.note_absent(parent, name, now);
+            return true;
+        }
+        self.note_absent(parent, name, now);
+        false
+    }
+
+    fn note_absent(&mut self, parent: Ino, name: &str, now: Instant) {
+        if let Some(directory) = self.directories.get_mut(&parent) {
+            // A scan for thousands of names that do not exist shall not fill the memory.
+            if directory.absent.len() >= ABSENT_NAMES_MAX {
+                directory.absent.clear();
+            }
+            directory.absent.insert(name.into(), now);
+        }
+    }
+
+    /// Lets a row go that nobody refers to.
+    pub(super) fn drop_if_unused(&mut self, ino: Ino) {
+        let Some(row) = self.rows.get(&ino) else { return };
+        if row.lookups > 0 || row.pins > 0 || row.linked {
+            return;
+        }
+        self.rows.remove(&ino);
+        if let Some(directory) = self.directories.remove(&ino) {
+            for child in directory.children.into_values() {
+                if let Some(row) = self.rows.get_mut(&child) {
+                    row.linked = false;
+                }
+                self.drop_if_unused(child);
+            }
+        }
+    }
+
+    /// The kernel has forgotten a directory: what it lists and nobody refers to is forgotten too, to be asked again.
+    pub(super) fn shed(&mut self, ino: Ino) {
+        let Some(directory) = self.directories.get(&ino) else { return };
+        let children: Vec<Ino> = directory.children.values().copied().collect();
+        let mut all = true;
+        for child in children {
+            let unused = self
+                .rows
+                .get(&child)
+                .is_none_or(|row| row.lookups == 0 && row.pins == 0 && !row.unpublished && row.written.is_none());
+            let empty = self.directories.get(&child).is_none_or(|directory| directory.children.is_empty());
+            if unused && empty {
+                self.unlink(child);
+            } else {
+                all = false;
+            }
+        }
+        if let Some(directory) = self.directories.get_mut(&ino) {
+            directory.listed = None;
+            if all {
+                directory.absent.clear();
+            }
+        }
+    }
+
+    /// The inodes from `ino` up to the root, without the root; `None` if a name on the way is gone.
+    pub(super) fn chain(&self, ino: Ino) -> Option<Vec<Arc<str>>> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let row = self.rows.get(&at)?;
+            if !row.linked {
+                return None;
+            }
+            names.push(Arc::clone(&row.name));
+            at = row.parent;
+        }
+        names.reverse();
+        Some(names)
+    }
+
+    /// Whether `ancestor` is `ino` or above it.
+    pub(super) fn is_within(&self, ino: Ino, ancestor: Ino) -> bool {
+        let mut at = ino;
+        loop {
+            if at == ancestor {
+                return true;
+            }
+            match self.rows.get(&at) {
+                Some(row) if at != Ino::ROOT => at = row.parent,
+                _ => return false,
+            }
+        }
+    }
+
+    /// All inodes below a directory that are not directories themselves.
+    pub(super) fn files_under(&self, ino: Ino) -> Vec<Ino> {
+        let mut files = Vec::new();
+        let mut waiting = vec![ino];
+        while let Some(at) = waiting.pop() {
+            let Some(directory) = self.directories.get(&at) else { continue };
+            for child in directory.children.values() {
+                match self.rows.get(child).map(|row| row.kind) {
+                    Some(NodeKind::Directory) => waiting.push(*child),
+                    Some(_) => files.push(*child),
+                    None => {}
+                }
+            }
+        }
+        files
+    }
+}
+
+/// Absent names remembered for one directory: a search path of a few directories asks for some thousand names.
+const ABSENT_NAMES_MAX: usize = 16_384;

@@ -1,0 +1,357 @@
+//! Publishing: what is written becomes the object.
+//!
+//! A publication takes a snapshot under the lock, of everything written before it, and works on that: writing goes on
+//! meanwhile and is left for the next one. Up to the size of one PUT the whole object is sent; above, parts are sent,
+//! copied from the base by the server, or already there; Complete commits them all at once, or not at all.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+
+use super::plan::{Origin, Planned, plan};
+use super::ranges::RangeSet;
+use super::writer::{Inner, Writer};
+use super::{Piece, Published, WriteError};
+use crate::metrics::Counter;
+use crate::store::{
+    CompleteRequest, CopyRequest, GetRange, GetRequest, ObjectAttributes, PUT_BYTES_MAX, Payload, PutRequest,
+    StoreError, UploadedPart, WriteCondition,
+};
+use crate::types::{ByteRange, ObjectInfo, ObjectKey};
+
+/// How often a publication begins anew when S3 says that its upload is gone or raced with another request.
+const FRESH_STARTS_MAX: usize = 3;
+
+/// What a publication works on.
+struct Snapshot {
+    at: u64,
+    size: u64,
+    key: ObjectKey,
+    base: Option<ObjectInfo>,
+    primed: Option<Bytes>,
+    condition: WriteCondition,
+    attributes: ObjectAttributes,
+    /// Parts of the file that stay staged, because they lie over parts that must be committed first.
+    kept: RangeSet,
+    work: Work,
+}
+
+enum Work {
+    /// Only the attributes changed: the object is copied onto itself.
+    Attributes,
+    /// The whole content.
+    Whole(Vec<Piece>),
+    /// Parts, with the pieces of those that are sent, and the receipts of those that are there.
+    Parts(Vec<(Planned, Vec<Piece>)>, Vec<UploadedPart>),
+}
+
+impl Writer {
+    /// Commits everything written before the call. Does nothing where nothing is dirty; publications of one file that are
+    /// asked for at once share the work.
+    ///
+    /// # Errors
+    /// `Conflict` or `Stale` where another writer was first, `Store` where S3 said no: the bytes stay here and are in the
+    /// journal.
+    pub async fn publish(&self) -> Result<Published, WriteError> {
+        let _publication = self.0.publication.lock().await;
+        let mut blocks = Vec::new();
+        let outcome = loop {
+            match self.0.round(&mut blocks).await {
+                Ok(Some(info)) => break Ok(Published { info, blocks }),
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        self.0.state.lock().publishing = false;
+        match &outcome {
+            Ok(_) => self.0.forget_kept(),
+            Err(error) => self.0.keep_after(error),
+        }
+        self.0.count();
+        outcome
+    }
+}
+
+impl Inner {
+    /// One publication; `None` if another must follow, because bytes lay over parts that had to be committed first.
+    async fn round(&self, blocks: &mut Vec<(u64, Bytes)>) -> Result<Option<ObjectInfo>, WriteError> {
+        for start in 0..FRESH_STARTS_MAX {
+            self.wait_for_parts().await;
+            let Some(snapshot) = self.snapshot() else {
+                let last = self.state.lock().last.clone();
+                return last.map(Some).ok_or(WriteError::Stale);
+            };
+            let outcome = self.commit(&snapshot).await;
+            match outcome {
+                Ok(info) => {
+                    let mut state = self.state.lock();
+                    blocks.clear();
+                    blocks.extend(state.published(&info, snapshot.at, &snapshot.kept));
+                    let done = snapshot.kept.is_empty();
+                    drop(state);
+                    return Ok(done.then_some(info));
+                }
+                Err(WriteError::Store(StoreError::NoSuchUpload | StoreError::Conflict))
+                    if start + 1 < FRESH_STARTS_MAX && self.start_anew().await => {}
+                Err(WriteError::Store(error)) if error.is_changed() => return Err(WriteError::Conflict),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(WriteError::Conflict)
+    }
+
+    /// Gives up the upload, whose parts are all still staged. False if some are not.
+    async fn start_anew(&self) -> bool {
+        let upload = {
+            let mut state = self.state.lock();
+            state.publishing = false;
+            if !state.dropped().is_empty() {
+                return false;
+            }
+            state.parts.clear();
+            state.upload.take()
+        };
+        if let Some(upload) = upload {
+            self.abort(&upload).await;
+        }
+        true
+    }
+
+    /// `None` if there is nothing to publish.
+    fn snapshot(&self) -> Option<Snapshot> {
+        let mut state = self.state.lock();
+        if !state.is_dirty() || state.orphan {
+            return None;
+        }
+        let (size, whole) = (state.size, ByteRange::new(0, state.size));
+        let kept = if state.has_overlaid_drops() { state.dropped() } else { RangeSet::default() };
+        let fits = size <= self.shared.limits.single_put_bytes_max && state.parts.is_empty();
+        // Metadata is fixed when an upload begins: attributes that were set since want another one.
+        let attributes_late = state.upload.is_some() && state.upload_attributes != state.attributes;
+        let work = if !state.has_new_content() && state.base.is_some() && size > 0 {
+            Work::Attributes
+        } else if fits {
+            Work::Whole(state.pieces(whole))
+        } else {
+            let uploaded = |number| state.is_uploaded(number) || kept.touches(state.layout.range(number));
+            let planned = plan(state.layout, size, state.base_len, state.staging.written(), uploaded);
+            let receipts = state.receipts(&planned);
+            let parts = planned.into_iter().map(|part| {
+                let pieces = if part.origin == Origin::Sent { state.pieces(part.range) } else { Vec::new() };
+                (part, pieces)
+            });
+            Work::Parts(parts.collect(), receipts)
+        };
+        if attributes_late {
+            tracing::debug!(key = %state.key, "attributes were set after the upload began; they come with the next one");
+        }
+        state.publishing = true;
+        state.low_water = size;
+        Some(Snapshot {
+            at: state.count,
+            size,
+            key: state.key.clone(),
+            base: state.base.clone(),
+            primed: state.primed.clone(),
+            condition: state.condition.clone(),
+            attributes: state.attributes.clone(),
+            kept,
+            work,
+        })
+    }
+
+    async fn commit(&self, snapshot: &Snapshot) -> Result<ObjectInfo, WriteError> {
+        let mut info = match &snapshot.work {
+            Work::Attributes => self.copy_whole(snapshot).await?,
+            Work::Whole(pieces) => {
+                let payload = self.payload(snapshot, pieces).await?;
+                let put = PutRequest {
+                    key: snapshot.key.clone(),
+                    payload,
+                    attributes: snapshot.attributes.clone(),
+                    condition: snapshot.condition.clone(),
+                };
+                let info = self.shared.store.put(put).await?;
+                let unused = self.state.lock().upload.take();
+                if let Some(upload) = unused {
+                    self.abort(&upload).await;
+                }
+                info
+            }
+            Work::Parts(parts, _) if is_one_copy(parts, snapshot.size) => self.copy_whole(snapshot).await?,
+            Work::Parts(parts, receipts) => self.commit_parts(snapshot, parts, receipts.clone()).await?,
+        };
+        info.size_bytes = snapshot.size;
+        info.metadata = Some(Arc::clone(&snapshot.attributes.metadata));
+        info.content_type = snapshot.attributes.content_type.clone().or(info.content_type);
+        Ok(info)
+    }
+
+    /// The base object, byte for byte, with the attributes of the snapshot.
+    async fn copy_whole(&self, snapshot: &Snapshot) -> Result<ObjectInfo, WriteError> {
+        let base = snapshot.base.as_ref().ok_or(WriteError::Stale)?;
+        if snapshot.size > PUT_BYTES_MAX {
+            let whole = Planned { number: 1, range: ByteRange::new(0, snapshot.size), origin: Origin::Copied };
+            let parts = split_copies(whole).into_iter().map(|part| (part, Vec::new())).collect::<Vec<_>>();
+            return self.commit_parts(snapshot, &parts, Vec::new()).await;
+        }
+        let request = CopyRequest {
+            source: base.version.clone(),
+            key: snapshot.key.clone(),
+            attributes: Some(snapshot.attributes.clone()),
+            condition: snapshot.condition.clone(),
+        };
+        Ok(self.shared.store.copy(request).await?)
+    }
+
+    async fn commit_parts(
+        &self,
+        snapshot: &Snapshot,
+        parts: &[(Planned, Vec<Piece>)],
+        mut receipts: Vec<UploadedPart>,
+    ) -> Result<ObjectInfo, WriteError> {
+        let upload = self.ensure_upload().await?;
+        let mut running = FuturesUnordered::new();
+        for (part, pieces) in parts.iter().filter(|(part, _)| part.origin != Origin::Uploaded) {
+            running.push(self.make_part(snapshot, *part, pieces).boxed());
+        }
+        while let Some(receipt) = running.try_next().await? {
+            receipts.push(receipt);
+        }
+        receipts.sort_by_key(|part| part.number);
+        let request = CompleteRequest {
+            key: snapshot.key.clone(),
+            upload: upload.clone(),
+            parts: receipts,
+            size_bytes: snapshot.size,
+            condition: snapshot.condition.clone(),
+        };
+        let info = self.shared.store.complete_upload(request).await?;
+        self.shared.journal.ended(&upload.0);
+        Ok(info)
+    }
+
+    async fn make_part(
+        &self,
+        snapshot: &Snapshot,
+        part: Planned,
+        pieces: &[Piece],
+    ) -> Result<UploadedPart, WriteError> {
+        if part.origin == Origin::Sent {
+            let payload = self.payload(snapshot, pieces).await?;
+            return Ok(self.send_part(part.number, payload).await?);
+        }
+        let base = snapshot.base.as_ref().ok_or(WriteError::Stale)?;
+        let _permit = self.shared.uploads.acquire().await.expect("the semaphore of uploads is never closed");
+        let upload = self.ensure_upload().await?;
+        Ok(self.shared.store.copy_part(&snapshot.key, &upload, part.number, &base.version, part.range).await?)
+    }
+
+    /// The bytes of pieces, those of the base fetched.
+    async fn payload(&self, snapshot: &Snapshot, pieces: &[Piece]) -> Result<Payload, WriteError> {
+        let mut chunks = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            match piece {
+                Piece::Staged(bytes) => chunks.push(bytes.clone()),
+                Piece::Zeros(len) => push_zeros(&mut chunks, *len),
+                Piece::Base(range) => chunks.extend(self.base_bytes(snapshot, *range).await?),
+                Piece::Dropped(_) => return Err(WriteError::Stale),
+            }
+        }
+        Ok(Payload::new(chunks))
+    }
+
+    async fn base_bytes(&self, snapshot: &Snapshot, range: ByteRange) -> Result<Vec<Bytes>, WriteError> {
+        if let Some(primed) = &snapshot.primed {
+            let slice = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+            if let Some((start, end)) = slice
+                && end <= primed.len()
+            {
+                return Ok(vec![primed.slice(start..end)]);
+            }
+        }
+        let base = snapshot.base.as_ref().ok_or(WriteError::Stale)?;
+        fetch(&*self.shared.store, base, range).await
+    }
+
+    fn keep_after(&self, error: &WriteError) {
+        if let WriteError::Conflict | WriteError::Stale | WriteError::Store(_) = error {
+            self.shared.metrics.add(Counter::UploadsKept, 1);
+            if let Err(left) = self.keep(&error.to_string()) {
+                let key = self.state.lock().key.clone();
+                tracing::error!(%key, error = %left, "unpublished bytes are in memory only: the journal took them not");
+            }
+        }
+    }
+}
+
+/// The bytes of a range of an object as it was, or `Stale`.
+pub(super) async fn fetch(
+    store: &dyn crate::store::ObjectStore,
+    object: &ObjectInfo,
+    range: ByteRange,
+) -> Result<Vec<Bytes>, WriteError> {
+    let mut chunks: Vec<Bytes> = Vec::new();
+    let mut at = range.start;
+    for _ in 0..FETCH_TRIES_MAX {
+        let request = GetRequest {
+            key: object.key().clone(),
+            range: GetRange::Bytes(ByteRange::new(at, range.end)),
+            if_match: Some(object.etag().clone()),
+            if_none_match: None,
+        };
+        let mut body = match store.get(request).await {
+            Ok(response) => response.body,
+            Err(error) if error.is_changed() => return Err(WriteError::Stale),
+            Err(error) => return Err(error.into()),
+        };
+        // A body that breaks off is asked for again from where it broke.
+        while let Some(Ok(chunk)) = body.next().await {
+            at += chunk.len() as u64;
+            chunks.push(chunk);
+        }
+        if at >= range.end {
+            return Ok(chunks);
+        }
+    }
+    Err(WriteError::Store(StoreError::Corrupt(format!("the body of {} ended early", object.key()))))
+}
+
+/// How often a body that broke off is asked for again.
+const FETCH_TRIES_MAX: usize = 8;
+
+fn is_one_copy(parts: &[(Planned, Vec<Piece>)], size: u64) -> bool {
+    matches!(parts, [(part, _)] if part.origin == Origin::Copied) && size <= PUT_BYTES_MAX
+}
+
+fn split_copies(whole: Planned) -> Vec<Planned> {
+    let starts = (whole.range.start..whole.range.end).step_by(usize::try_from(PUT_BYTES_MAX).unwrap_or(usize::MAX));
+    starts
+        .zip(whole.number..)
+        .map(|(start, number)| {
+            let range = ByteRange::of_len(start, PUT_BYTES_MAX).intersect(&whole.range);
+            Planned { number, range, origin: Origin::Copied }
+        })
+        .collect()
+}
+
+/// Zeros for a payload: one static page, again and again.
+fn push_zeros(chunks: &mut Vec<Bytes>, mut len: u64) {
+    static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+    while len > 0 {
+        let now = len.min(ZEROS.len() as u64);
+        chunks.push(Bytes::from_static(&ZEROS[..now as usize]));
+        len -= now;
+    }
+}
+
+/// Chunks as one buffer.
+pub(super) fn joined(chunks: Vec<Bytes>) -> Bytes {
+    let mut whole = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
+    for chunk in chunks {
+        whole.extend_from_slice(&chunk);
+    }
+    whole.freeze()
+}

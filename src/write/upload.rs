@@ -1,0 +1,90 @@
+//! Parts that are uploaded while the writer goes on.
+//!
+//! A failure here is nobody's error yet: the bytes are still staged, and publishing sends the part again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::state::{Part, State};
+use super::writer::Inner;
+use crate::metrics::Gauge;
+use crate::store::{Payload, StoreResult, UploadId, UploadedPart};
+
+/// A part to be uploaded, with the bytes as they were when it was made.
+#[derive(Debug)]
+pub(super) struct UploadJob {
+    number: u32,
+    chunks: Vec<Bytes>,
+}
+
+impl UploadJob {
+    /// Marks a wholly staged part as being uploaded.
+    pub(super) fn begin(state: &mut State, number: u32) -> Self {
+        let at = state.count;
+        state.parts.insert(number, Part::Uploading { at });
+        Self { number, chunks: state.staging.share(state.layout.range(number)) }
+    }
+}
+
+impl Inner {
+    pub(super) async fn upload_in_background(self: Arc<Self>, job: UploadJob) {
+        let number = job.number;
+        let outcome = self.send_part(number, Payload::new(job.chunks)).await;
+        if let Err(error) = &outcome {
+            tracing::debug!(number, %error, "a part was not uploaded in the background; publishing sends it again");
+        }
+        {
+            let mut state = self.state.lock();
+            state.part_ended(number, outcome.ok());
+            // Others need room as well: what the server has leaves memory once half of the budget is in use.
+            let budget = &self.shared.budget;
+            if budget.used_bytes() > budget.limit_bytes() / 2 {
+                state.drop_uploaded();
+            }
+        }
+        self.part_ended.notify_waiters();
+        self.count();
+    }
+
+    /// Sends one part, beginning the upload if there is none.
+    pub(super) async fn send_part(&self, number: u32, payload: Payload) -> StoreResult<UploadedPart> {
+        let _permit = self.shared.uploads.acquire().await.expect("the semaphore of uploads is never closed");
+        let upload = self.ensure_upload().await?;
+        let key = self.state.lock().key.clone();
+        let bytes = i64::try_from(payload.len_bytes()).unwrap_or(0);
+        self.shared.metrics.shift(Gauge::UploadingBytes, bytes);
+        let outcome = self.shared.store.upload_part(&key, &upload, number, payload).await;
+        self.shared.metrics.shift(Gauge::UploadingBytes, -bytes);
+        outcome
+    }
+
+    /// The multipart upload of this file, begun if there is none.
+    pub(super) async fn ensure_upload(&self) -> StoreResult<UploadId> {
+        let _creation = self.creation.lock().await;
+        let (key, attributes) = {
+            let state = self.state.lock();
+            if let Some(upload) = &state.upload {
+                return Ok(upload.clone());
+            }
+            (state.key.clone(), state.attributes.clone())
+        };
+        let upload = self.shared.store.create_upload(&key, attributes.clone()).await?;
+        self.shared.journal.began(&key, &upload);
+        let mut state = self.state.lock();
+        state.upload = Some(upload.clone());
+        state.upload_attributes = attributes;
+        Ok(upload)
+    }
+
+    /// Gives an upload up.
+    pub(super) async fn abort(&self, upload: &UploadId) {
+        let key = self.state.lock().key.clone();
+        match self.shared.store.abort_upload(&key, upload).await {
+            Ok(()) => self.shared.journal.ended(&upload.0),
+            Err(error) => {
+                tracing::warn!(%key, %error, "an upload could not be aborted; the next mount tries again");
+            }
+        }
+    }
+}

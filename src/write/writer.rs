@@ -1,0 +1,297 @@
+//! The writer of one inode, as `fs` sees it.
+//!
+//! Its state is under one lock, held for a copy into memory and never across an await. Publications of one writer run one
+//! after another; writing goes on meanwhile.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::staging::Full;
+use super::state::State;
+use super::upload::UploadJob;
+use super::{KeptId, Piece, Shared, WriteError};
+use crate::metrics::Gauge;
+use crate::store::{ObjectAttributes, WriteCondition};
+use crate::types::{ByteRange, ObjectInfo, ObjectKey};
+
+/// Writes to one file. Cheap to clone; all clones are one writer.
+#[derive(Clone, Debug)]
+pub struct Writer(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) state: Mutex<State>,
+    /// Held by the publication under way.
+    pub(super) publication: tokio::sync::Mutex<()>,
+    /// Held while a multipart upload is begun, so that only one is.
+    pub(super) creation: tokio::sync::Mutex<()>,
+    /// What the journal keeps of this file.
+    pub(super) kept: Mutex<Option<KeptId>>,
+    /// Told when an upload of a part has ended.
+    pub(super) part_ended: Notify,
+    /// What the gauges were last told, to keep them right.
+    pub(super) counted: Mutex<(bool, u64)>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, state: State) -> Self {
+        let writer = Self(Arc::new(Inner {
+            shared,
+            state: Mutex::new(state),
+            publication: tokio::sync::Mutex::new(()),
+            creation: tokio::sync::Mutex::new(()),
+            kept: Mutex::new(None),
+            part_ended: Notify::new(),
+            counted: Mutex::new((false, 0)),
+        }));
+        writer.0.count();
+        writer
+    }
+
+    /// Present length in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.0.state.lock().size
+    }
+
+    /// Whether bytes, size or attributes differ from what S3 has. A new file is dirty until it was published once.
+    pub fn is_dirty(&self) -> bool {
+        let state = self.0.state.lock();
+        state.is_dirty() && !state.orphan
+    }
+
+    /// The object that [`Piece::Base`] refers to.
+    pub fn base(&self) -> Option<ObjectInfo> {
+        self.0.state.lock().base.clone()
+    }
+
+    /// The key that a publication writes.
+    pub fn key(&self) -> ObjectKey {
+        self.0.state.lock().key.clone()
+    }
+
+    /// Takes bytes at once: one copy. `None` if staging is full and [`Writer::write`] must wait.
+    pub fn try_write(&self, offset: u64, data: &[u8]) -> Option<Result<(), WriteError>> {
+        let (outcome, job) = {
+            let mut state = self.0.state.lock();
+            match state.write(offset, data, false) {
+                Ok(outcome) => (outcome, self.0.next_job(&mut state, ByteRange::of_len(offset, data.len() as u64))),
+                Err(Full) => return None,
+            }
+        };
+        self.0.start(job);
+        self.0.count();
+        Some(outcome)
+    }
+
+    /// Takes bytes, waiting for uploads to make room where staging is full.
+    ///
+    /// # Errors
+    /// `TooLarge`; `NoSpace` for an unlinked file, which cannot be uploaded to make room.
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), WriteError> {
+        let range = ByteRange::of_len(offset, data.len() as u64);
+        loop {
+            let ended = self.0.part_ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            match self.0.take_or_make_room(offset, &data, range) {
+                Taking::Done(outcome, job) => {
+                    self.0.start(job);
+                    self.0.count();
+                    return outcome;
+                }
+                Taking::Again => {}
+                Taking::Wait => ended.await,
+            }
+        }
+    }
+
+    /// Cuts the file, or makes it longer with zeros.
+    ///
+    /// # Errors
+    /// `TooLarge`; what publishing says, where a part that was dropped from memory must be cut.
+    pub async fn truncate(&self, size_bytes: u64) -> Result<(), WriteError> {
+        loop {
+            {
+                let mut state = self.0.state.lock();
+                if state.dropped().is_empty() || state.orphan {
+                    let outcome = state.truncate(size_bytes);
+                    drop(state);
+                    self.0.count();
+                    return outcome;
+                }
+            }
+            self.publish().await?;
+        }
+    }
+
+    /// The whole content of the base, where the caller has it at hand: it need not be fetched for publishing, and what is
+    /// kept after a conflict is then a whole file.
+    pub fn prime(&self, content: Bytes) {
+        let mut state = self.0.state.lock();
+        if state.base.as_ref().is_some_and(|base| base.size_bytes == content.len() as u64) {
+            state.primed = Some(content);
+        }
+    }
+
+    /// How a range is made up, in order, cut at the size.
+    pub fn pieces(&self, range: ByteRange) -> Vec<Piece> {
+        self.0.state.lock().pieces(range)
+    }
+
+    /// What the next publication carries beside the bytes.
+    pub fn set_attributes(&self, attributes: ObjectAttributes) {
+        let mut state = self.0.state.lock();
+        if state.attributes != attributes {
+            state.attributes = attributes;
+            state.count += 1;
+        }
+    }
+
+    /// Changes the key, if nothing under the old one is in S3 yet: neither object nor upload.
+    pub fn retarget(&self, key: ObjectKey) -> bool {
+        let mut state = self.0.state.lock();
+        let free = state.last.is_none() && state.upload.is_none() && state.parts.is_empty() && !state.publishing;
+        if free {
+            state.key = key;
+            // Whether the new key may hold something is for the rename to say, not for the create.
+            state.condition = WriteCondition::None;
+        }
+        free
+    }
+
+    /// The object was copied to another key by a rename: rest on the copy.
+    pub fn rebase(&self, info: &ObjectInfo) {
+        self.0.state.lock().rest_on(info);
+    }
+
+    /// The whole content of another object becomes the content of this still empty file, copied by the server when it is
+    /// published. False if the file is not empty.
+    pub fn adopt(&self, info: &ObjectInfo) -> bool {
+        let mut state = self.0.state.lock();
+        if state.size != 0 || state.upload.is_some() || state.publishing || state.orphan {
+            return false;
+        }
+        state.base = Some(info.clone());
+        state.base_len = info.size_bytes;
+        state.size = info.size_bytes;
+        state.change_content();
+        drop(state);
+        self.0.count();
+        true
+    }
+
+    /// Unlinked: nothing is published any more; what was uploaded of it is given up. What was written stays readable as
+    /// long as memory holds it.
+    pub async fn abandon(&self) {
+        let _publication = self.0.publication.lock().await;
+        let upload = {
+            let mut state = self.0.state.lock();
+            state.orphan = true;
+            // Bytes that only the upload has are still needed by readers; it is aborted with the last of them.
+            if state.dropped().is_empty() { state.upload.take() } else { None }
+        };
+        if let Some(upload) = upload {
+            self.0.wait_for_parts().await;
+            self.0.abort(&upload).await;
+        }
+        self.0.count();
+    }
+
+    /// The last handle is closed and the bytes are not published: they go into the journal.
+    pub async fn keep(&self, reason: &str) {
+        self.0.wait_for_parts().await;
+        if let Err(error) = self.0.keep(reason) {
+            tracing::error!(key = %self.key(), %error, "unpublished bytes could not be kept and are lost");
+        }
+    }
+}
+
+/// What became of a write.
+enum Taking {
+    Done(Result<(), WriteError>, Option<UploadJob>),
+    /// There is more room now.
+    Again,
+    /// There will be, when an upload of a part has ended.
+    Wait,
+}
+
+impl Inner {
+    /// Takes bytes, or makes room for them: what the server has goes first; what is on its way there is waited for. A file
+    /// of which neither is true has less than a part in memory: it may go over the budget by that much, for nobody else
+    /// can be made to wait for it.
+    fn take_or_make_room(&self, offset: u64, data: &[u8], range: ByteRange) -> Taking {
+        let mut state = self.state.lock();
+        let outcome = match state.write(offset, data, false) {
+            Ok(outcome) => outcome,
+            Err(Full) if state.orphan => Err(WriteError::NoSpace),
+            Err(Full) if state.drop_uploaded() > 0 => return Taking::Again,
+            Err(Full) if state.is_uploading() => return Taking::Wait,
+            Err(Full) => state.write(offset, data, true).unwrap_or(Err(WriteError::NoSpace)),
+        };
+        let job = self.next_job(&mut state, range);
+        Taking::Done(outcome, job)
+    }
+
+    /// The upload that a write has made possible.
+    fn next_job(&self, state: &mut State, written: ByteRange) -> Option<UploadJob> {
+        let number = state.whole_part(written, self.shared.limits.single_put_bytes_max)?;
+        Some(UploadJob::begin(state, number))
+    }
+
+    fn start(self: &Arc<Self>, job: Option<UploadJob>) {
+        if let Some(job) = job {
+            let inner = Arc::clone(self);
+            self.shared.runtime.spawn(async move { inner.upload_in_background(job).await });
+        }
+    }
+
+    /// Tells the gauges how dirty the file is.
+    pub(super) fn count(&self) {
+        let (dirty, bytes) = {
+            let state = self.state.lock();
+            (state.is_dirty() && !state.orphan, state.staging.pages() as u64 * crate::memory::PAGE_BYTES as u64)
+        };
+        let bytes = if dirty { bytes } else { 0 };
+        let mut counted = self.counted.lock();
+        if *counted != (dirty, bytes) {
+            self.shared.metrics.shift(Gauge::DirtyFiles, i64::from(dirty) - i64::from(counted.0));
+            let shift = i64::try_from(bytes).unwrap_or(0) - i64::try_from(counted.1).unwrap_or(0);
+            self.shared.metrics.shift(Gauge::DirtyBytes, shift);
+            *counted = (dirty, bytes);
+        }
+    }
+
+    /// Waits until no part is being uploaded in the background.
+    pub(super) async fn wait_for_parts(&self) {
+        loop {
+            let ended = self.part_ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if !self.state.lock().is_uploading() {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let (dirty, bytes) = *self.counted.get_mut();
+        self.shared.metrics.shift(Gauge::DirtyFiles, -i64::from(dirty));
+        self.shared.metrics.shift(Gauge::DirtyBytes, -i64::try_from(bytes).unwrap_or(0));
+        // An upload that nobody completed or kept is aborted, so that nobody pays for its parts.
+        if let Some(upload) = self.state.get_mut().upload.take() {
+            let (shared, key) = (Arc::clone(&self.shared), self.state.get_mut().key.clone());
+            self.shared.runtime.spawn(async move {
+                if shared.store.abort_upload(&key, &upload).await.is_ok() {
+                    shared.journal.ended(&upload.0);
+                }
+            });
+        }
+    }
+}
