@@ -97,7 +97,7 @@ fn names_that_are_not_in_a_listed_directory_cost_nothing(c: &Context) -> Outcome
 
 fn an_unknown_name_costs_at_most_a_head_and_a_list(c: &Context) -> Outcome {
     let p = c.mount(&["--metadata-ttl", "60"])?;
-    p.foreign_put("f", "x")?;
+    p.foreign_put_unseen("f", "x")?;
     p.sim().reset_counts()?;
     assert_eq!(fs::metadata(p.path("f"))?.len(), 1);
     let counts = p.sim().counts()?;

@@ -96,7 +96,7 @@ fn rmdir_of_a_directory_with_names_is_refused(p: &Place) -> Outcome {
     refused(fs::remove_dir(p.path("f")), &[libc::ENOTEMPTY]);
     // A name that only S3 knows of counts as well.
     fs::create_dir(p.path("g"))?;
-    p.foreign_put("g/from-elsewhere", "x")?;
+    p.foreign_put_unseen("g/from-elsewhere", "x")?;
     refused(fs::remove_dir(p.path("g")), &[libc::ENOTEMPTY]);
     same_bytes(&p.object("g/from-elsewhere")?, b"x");
     Ok(())

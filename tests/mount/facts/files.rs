@@ -144,7 +144,7 @@ fn o_excl_makes_only_what_is_not_there(p: &Place) -> Outcome {
 
 fn o_excl_sees_objects_of_others(p: &Place) -> Outcome {
     p.names("")?;
-    p.foreign_put("lock", "theirs")?;
+    p.foreign_put_unseen("lock", "theirs")?;
     // The mount may still believe that the name is free; then the publication must fail, and their bytes stay.
     let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
     match sys::open(&p.path("lock"), flags, 0o644) {
@@ -405,7 +405,7 @@ fn closing_twice_by_dup_publishes_once_more_only_if_needed(p: &Place) -> Outcome
     }
     same_bytes(&p.object("f")?, b"bytes");
     // Another client's bytes stay: the closes that follow have nothing to publish.
-    p.foreign_put("f", "theirs")?;
+    p.foreign_put_unseen("f", "theirs")?;
     sys::close(file.try_clone()?)?;
     sys::close(file)?;
     same_bytes(&p.object("f")?, b"theirs");

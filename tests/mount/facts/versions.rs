@@ -52,7 +52,7 @@ fn overwritten_while_read_is_all_old_or_stale(p: &Place) -> Outcome {
     let mut found = vec![0; MIB];
     file.read_exact_at(&mut found, 0)?;
     same_bytes(&found, &old[..MIB]);
-    p.foreign_put("f", &new)?;
+    p.foreign_put_unseen("f", &new)?;
     all_old_or_stale(&file, &old)?;
     drop(file);
     same_bytes(&p.read("f")?, &new);
@@ -64,7 +64,7 @@ fn overwritten_by_a_shorter_object_while_read(p: &Place) -> Outcome {
     p.foreign_put("f", &old)?;
     let file = File::open(p.path("f"))?;
     file.read_exact_at(&mut [0; 100], 0)?;
-    p.foreign_put("f", "short")?;
+    p.foreign_put_unseen("f", "short")?;
     all_old_or_stale(&file, &old)?;
     drop(file);
     same_bytes(&p.read("f")?, b"short");
@@ -88,7 +88,7 @@ fn overwritten_again_and_again_while_read(p: &Place) -> Outcome {
     for version in 0..8_u64 {
         p.foreign_put("f", pattern(version, len))?;
         let file = File::open(p.path("f"))?;
-        p.foreign_put("f", pattern(version + 100, len))?;
+        p.foreign_put_unseen("f", pattern(version + 100, len))?;
         // Whatever is read belongs to one version, and that is one of the two that were there at the open.
         let mut found = vec![0; len];
         let mut read = Vec::new();
@@ -111,19 +111,19 @@ fn a_foreign_overwrite_is_read_at_the_next_open(p: &Place) -> Outcome {
     same_bytes(&p.read("f")?, b"mine");
     for round in 0..5 {
         let theirs = format!("theirs, round {round}");
-        p.foreign_put("f", &theirs)?;
+        p.foreign_put_unseen("f", &theirs)?;
         same_bytes(&p.read("f")?, theirs.as_bytes());
     }
-    p.foreign_put("f", "")?;
+    p.foreign_put_unseen("f", "")?;
     same_bytes(&p.read("f")?, b"");
-    p.foreign_put("f", pattern(5, 3 * MIB))?;
+    p.foreign_put_unseen("f", pattern(5, 3 * MIB))?;
     same_bytes(&p.read("f")?, &pattern(5, 3 * MIB));
     Ok(())
 }
 
 fn a_foreign_size_shows_after_open(p: &Place) -> Outcome {
     p.write("f", "short")?;
-    p.foreign_put("f", "very much longer")?;
+    p.foreign_put_unseen("f", "very much longer")?;
     let file = File::open(p.path("f"))?;
     assert_eq!(file.metadata()?.len(), 16);
     assert_eq!(fs::metadata(p.path("f"))?.len(), 16);
@@ -133,7 +133,7 @@ fn a_foreign_size_shows_after_open(p: &Place) -> Outcome {
 fn a_foreign_file_appears(p: &Place) -> Outcome {
     assert_eq!(p.names("")?, Vec::<String>::new());
     refused(fs::metadata(p.path("new")), &[libc::ENOENT]);
-    p.foreign_put("new", "from elsewhere")?;
+    p.foreign_put_unseen("new", "from elsewhere")?;
     assert!(poll(SOON, || p.names("").is_ok_and(|names| names == ["new"])), "it is never listed");
     assert!(poll(SOON, || fs::metadata(p.path("new")).is_ok()), "it is never found");
     same_bytes(&p.read("new")?, b"from elsewhere");
@@ -153,7 +153,7 @@ fn a_foreign_delete_is_seen(p: &Place) -> Outcome {
 
 fn a_foreign_directory_appears_and_goes(p: &Place) -> Outcome {
     assert_eq!(p.names("")?, Vec::<String>::new());
-    p.foreign_put("d/x", "x")?;
+    p.foreign_put_unseen("d/x", "x")?;
     assert!(poll(SOON, || p.names("").is_ok_and(|names| names == ["d"])), "it is never listed");
     assert_eq!(p.names("d")?, ["x"]);
     p.mount.bucket.delete(&p.key("d/x"))?;
@@ -171,7 +171,7 @@ fn a_mapping_shows_the_next_version_after_open(p: &Place) -> Outcome {
     let mut map = sys::Map::new(&first, 8192, false, libc::MAP_SHARED)?;
     assert_eq!(map.bytes()[0], b'a');
     drop((map, first));
-    p.foreign_put("f", [b'b'; 8192])?;
+    p.foreign_put_unseen("f", [b'b'; 8192])?;
     let second = File::open(p.path("f"))?;
     let mut map = sys::Map::new(&second, 8192, false, libc::MAP_SHARED)?;
     assert!(map.bytes().iter().all(|&byte| byte == b'b'), "pages of the old version were kept");
@@ -183,7 +183,7 @@ fn an_edit_does_not_overwrite_a_foreign_version(c: &Context) -> Outcome {
     p.foreign_put("f", "base version")?;
     let file = File::options().read(true).write(true).open(p.path("f"))?;
     file.write_all_at(b"EDIT", 0)?;
-    p.foreign_put("f", "their version")?;
+    p.foreign_put_unseen("f", "their version")?;
     let closed = sys::close(file);
     assert!(closed.is_err(), "close must tell that the edit is not in S3");
     same_bytes(&p.object("f")?, b"their version");
@@ -196,7 +196,7 @@ fn a_truncating_overwrite_wins(c: &Context) -> Outcome {
     p.foreign_put("f", "base version")?;
     let mut file = File::options().write(true).truncate(true).open(p.path("f"))?;
     file.write_all(b"whole new content")?;
-    p.foreign_put("f", "their version")?;
+    p.foreign_put_unseen("f", "their version")?;
     sys::close(file)?;
     same_bytes(&p.object("f")?, b"whole new content");
     Ok(())

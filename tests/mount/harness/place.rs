@@ -5,11 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::mount::{Mount, text};
 use super::outcome::{Failure, Outcome};
+use super::process::poll;
 use super::server::Kind;
 use super::sim::Sim;
+
+/// Longer than any fact lets names live (`--metadata-ttl`, a second if nothing is said).
+const NAMES_LIVE: Duration = Duration::from_secs(20);
 
 /// A folder in a mount, and the keys that belong to it.
 #[derive(Clone)]
@@ -82,14 +87,30 @@ impl Place {
         Ok(self.mount.bucket.head(&self.key(name))?.is_some())
     }
 
-    /// Another client writes an object.
-    pub fn foreign_put(&self, name: &str, bytes: impl AsRef<[u8]>) -> Outcome {
+    /// Another client writes an object; the mount may not know of it for as long as its names live.
+    pub fn foreign_put_unseen(&self, name: &str, bytes: impl AsRef<[u8]>) -> Outcome {
         self.mount.bucket.put(&self.key(name), bytes.as_ref())
     }
 
-    /// Another client writes many objects, each holding its own key.
+    /// Another client writes an object, and the mount has learned that the name is there.
+    pub fn foreign_put(&self, name: &str, bytes: impl AsRef<[u8]>) -> Outcome {
+        self.foreign_put_unseen(name, bytes)?;
+        self.seen(name)
+    }
+
+    /// Another client writes many objects, each holding its own key, and the mount has learned that they are there.
     pub fn foreign_put_many(&self, names: &[String]) -> Outcome {
-        self.mount.bucket.put_many(&names.iter().map(|name| self.key(name)).collect::<Vec<_>>())
+        self.mount.bucket.put_many(&names.iter().map(|name| self.key(name)).collect::<Vec<_>>())?;
+        names.last().map_or(Ok(()), |name| self.seen(name))
+    }
+
+    /// Waits until the mount shows a name, unless it is one that no mount shows.
+    fn seen(&self, name: &str) -> Outcome {
+        let hidden = name.split('/').any(|part| matches!(part, "" | "." | ".."));
+        if hidden || poll(NAMES_LIVE, || self.path(name).exists()) {
+            return Ok(());
+        }
+        Err(Failure(format!("{name} was put by another client and the mount does not show it after {NAMES_LIVE:?}")))
     }
 
     /// All keys of the place without its prefix, in order; the marker of the place's own folder aside.
