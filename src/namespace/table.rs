@@ -237,6 +237,12 @@ impl Table {
         if directory.removed.get(name).is_some_and(|&removed| removed > asked) {
             return directory.children.get(name).map(|&ino| (ino, false));
         }
+        // An unlinked file whose object waits for its last close is still in S3, and has no name here.
+        if let Found::File(info) = found
+            && self.deferred.values().any(|gone| gone.version == info.version)
+        {
+            return directory.children.get(name).map(|&ino| (ino, false));
+        }
         let mut replaced = false;
         if let Some(&ino) = directory.children.get(name) {
             let row = self.row_mut(ino);

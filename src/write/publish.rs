@@ -180,7 +180,7 @@ impl Inner {
                 }
                 info
             }
-            Work::Parts(parts, _) if is_one_copy(parts, snapshot.size) => self.copy_whole(snapshot).await?,
+            Work::Parts(parts, _) if is_one_copy(parts, snapshot) => self.copy_whole(snapshot).await?,
             Work::Parts(parts, receipts) => self.commit_parts(snapshot, parts, receipts.clone()).await?,
         };
         info.size_bytes = snapshot.size;
@@ -322,8 +322,11 @@ pub(super) async fn fetch(
 /// How often a body that broke off is asked for again.
 const FETCH_TRIES_MAX: usize = 8;
 
-fn is_one_copy(parts: &[(Planned, Vec<Piece>)], size: u64) -> bool {
-    matches!(parts, [(part, _)] if part.origin == Origin::Copied) && size <= PUT_BYTES_MAX
+/// Whether the base as it is becomes the object. One that was cut is longer than the file: only a range of it will do.
+fn is_one_copy(parts: &[(Planned, Vec<Piece>)], snapshot: &Snapshot) -> bool {
+    matches!(parts, [(part, _)] if part.origin == Origin::Copied)
+        && snapshot.size <= PUT_BYTES_MAX
+        && snapshot.base.as_ref().is_some_and(|base| base.size_bytes == snapshot.size)
 }
 
 fn split_copies(whole: Planned) -> Vec<Planned> {

@@ -194,8 +194,8 @@ fn keys_with_dot_segments_stay_hidden_and_untouched(p: &Place) -> Outcome {
 }
 
 fn a_file_and_a_directory_of_one_name(p: &Place) -> Outcome {
-    p.foreign_put("n", "the file")?;
     p.foreign_put("n/x", "in the directory")?;
+    p.foreign_put("n", "the file")?;
     p.foreign_put("m", "another")?;
     assert_eq!(p.names("")?, ["m", "n"]);
     assert!(fs::metadata(p.path("n"))?.is_dir());
