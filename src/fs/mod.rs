@@ -41,6 +41,8 @@ use crate::clock::Clock;
 use crate::config::AttributeDefaults;
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
+// What the answers are made of, for the room above.
+pub use crate::namespace::{DirectoryEntry, Node, NodeKind};
 use crate::read::ReadEngine;
 use crate::types::Ino;
 use crate::write::WriteEngine;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 
 use crate::fs::SetTime;
-use crate::namespace::{Node, NodeKind};
+use crate::fs::{Node, NodeKind};
 
 /// st_blksize: programs such as cp(1) and Python size their buffers by it; the largest FUSE request serves best.
 const PREFERRED_IO_BYTES: u32 = 1 << 20;

@@ -10,8 +10,8 @@ use fuser::{
 
 use super::attr::{absent, file_attr, file_type};
 use super::errno::answer;
+use crate::fs::{DirectoryEntry, Node};
 use crate::fs::{FileSystem, FsError, FsResult, Opened};
-use crate::namespace::{DirectoryEntry, Node};
 use crate::types::{FileHandle, Ino};
 
 /// An inode number is never used twice in a mount, so one generation serves all.
