@@ -18,9 +18,9 @@ use futures_util::StreamExt as _;
 pub use self::gate::Gate;
 pub use self::rules::{Faults, Rule};
 use super::{
-    BodyStream, CompleteRequest, CopyRequest, GetRequest, GetResponse, ListPage, ListRequest, ObjectAttributes,
-    ObjectStore, Payload, PendingUpload, PutRequest, StoreCapabilities, StoreError, StoreResult, UploadId,
-    UploadedPart,
+    BodyStream, CompleteRequest, CopyRequest, Fingerprint, GetRequest, GetResponse, ListPage, ListRequest,
+    ObjectAttributes, ObjectStore, Payload, PendingUpload, PutRequest, StoreCapabilities, StoreError, StoreResult,
+    UploadId, UploadedPart,
 };
 use crate::metrics::RequestKind;
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectVersion};
@@ -182,6 +182,10 @@ fn hold(body: BodyStream, after_bytes: u64, gate: Gate) -> impl futures_util::St
 impl ObjectStore for FaultyStore {
     async fn head(&self, key: &ObjectKey) -> StoreResult<ObjectInfo> {
         self.run(RequestKind::Head, key.as_str(), self.inner.head(key)).await.0
+    }
+
+    async fn fingerprint(&self, key: &ObjectKey) -> StoreResult<Fingerprint> {
+        self.run(RequestKind::Head, key.as_str(), self.inner.fingerprint(key)).await.0
     }
 
     async fn get(&self, request: GetRequest) -> StoreResult<GetResponse> {

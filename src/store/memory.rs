@@ -22,8 +22,8 @@ use self::content::Content;
 pub use self::requests::LoggedRequest;
 use self::uploads::Upload;
 use super::{
-    CompleteRequest, CopyRequest, GetRange, GetRequest, GetResponse, KEYS_PER_REQUEST_MAX, ListPage, ListRequest,
-    ObjectAttributes, ObjectStore, PART_BYTES_MIN, PUT_BYTES_MAX, Payload, PendingUpload, PutRequest,
+    CompleteRequest, CopyRequest, Fingerprint, GetRange, GetRequest, GetResponse, KEYS_PER_REQUEST_MAX, ListPage,
+    ListRequest, ObjectAttributes, ObjectStore, PART_BYTES_MIN, PUT_BYTES_MAX, Payload, PendingUpload, PutRequest,
     StoreCapabilities, StoreError, StoreResult, UploadId, UploadedPart, WriteCondition,
 };
 use crate::clock::Clock;
@@ -268,6 +268,12 @@ impl ObjectStore for MemoryStore {
         let state = self.0.answer(RequestKind::Head, key.as_str(), None);
         check_key(key)?;
         state.objects.get(key).map(|object| object.info(key)).ok_or(StoreError::NotFound)
+    }
+
+    async fn fingerprint(&self, key: &ObjectKey) -> StoreResult<Fingerprint> {
+        let info = self.head(key).await?;
+        let content = self.0.state.lock().objects.get(key).ok_or(StoreError::NotFound)?.content.clone();
+        Ok(Fingerprint { info, crc64nvme: Some(content.crc64nvme()) })
     }
 
     async fn get(&self, request: GetRequest) -> StoreResult<GetResponse> {

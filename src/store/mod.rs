@@ -4,9 +4,14 @@
 //! faults in a test. Every one of them passes the same suite (`contract.rs`). No type of the AWS SDK passes this border.
 
 pub mod checksum;
+pub mod conditional;
 mod error;
 pub mod faulty;
+pub mod measured;
 pub mod memory;
+pub mod probe;
+pub mod retry;
+pub mod s3;
 
 use std::fmt;
 use std::pin::Pin;
@@ -202,6 +207,8 @@ pub struct UploadId(pub Arc<str>);
 pub struct UploadedPart {
     /// 1 to [`PART_NUMBER_MAX`].
     pub number: u32,
+    /// Length of the part in bytes.
+    pub size_bytes: u64,
     /// Tag that Complete must name.
     pub etag: ETag,
     /// CRC-64/NVME of the part as S3 writes it (base64 of eight big-endian bytes), where known. A copied part has one
@@ -235,6 +242,15 @@ pub struct PendingUpload {
     pub initiated: std::time::SystemTime,
 }
 
+/// What tells one content of a key from another more surely than its tag: for settling a write whose reply was lost.
+#[derive(Clone, Debug)]
+pub struct Fingerprint {
+    /// What a HEAD says.
+    pub info: ObjectInfo,
+    /// CRC-64/NVME of the whole object, where the server keeps one.
+    pub crc64nvme: Option<Crc64>,
+}
+
 /// What the server was found to honour, by probing it once (DESIGN section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreCapabilities {
@@ -260,6 +276,11 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// HeadObject. `NotFound` if the key holds nothing.
     async fn head(&self, key: &ObjectKey) -> StoreResult<ObjectInfo>;
 
+    /// HeadObject that asks for the checksum too.
+    async fn fingerprint(&self, key: &ObjectKey) -> StoreResult<Fingerprint> {
+        Ok(Fingerprint { info: self.head(key).await?, crc64nvme: None })
+    }
+
     /// GetObject. `RangeNotSatisfiable` if the range begins at or behind the end (always so for an empty object).
     async fn get(&self, request: GetRequest) -> StoreResult<GetResponse>;
 
@@ -276,7 +297,9 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// DeleteObjects of at most [`KEYS_PER_REQUEST_MAX`] keys. The answer holds the keys that could not be deleted.
     async fn delete_many(&self, keys: Vec<ObjectKey>) -> StoreResult<Vec<(ObjectKey, StoreError)>>;
 
-    /// CopyObject. `PreconditionFailed` if the source has changed, or the condition does not hold.
+    /// CopyObject. `PreconditionFailed` if the source has changed, or the condition does not hold. S3 tells the tag and
+    /// the time of the copy, not its length nor what it carries: `size_bytes` may be 0 and `metadata` `None`, and the
+    /// caller, who knows the source, fills them in.
     async fn copy(&self, request: CopyRequest) -> StoreResult<ObjectInfo>;
 
     /// CreateMultipartUpload.
@@ -301,7 +324,7 @@ pub trait ObjectStore: Send + Sync + 'static {
         range: ByteRange,
     ) -> StoreResult<UploadedPart>;
 
-    /// CompleteMultipartUpload. `Conflict` (409) means: begin a new upload.
+    /// CompleteMultipartUpload. `Conflict` (409) means: begin a new upload. The answer's `metadata` may be `None`.
     async fn complete_upload(&self, request: CompleteRequest) -> StoreResult<ObjectInfo>;
 
     /// AbortMultipartUpload; an unknown upload is a success.

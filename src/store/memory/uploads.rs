@@ -60,7 +60,7 @@ impl State {
         }
         let etag = ETag::new(format!("\"{}\"", digest(&content)));
         let crc64nvme = Some(content.crc64nvme().to_base64());
-        let part = UploadedPart { number, etag, crc64nvme };
+        let part = UploadedPart { number, size_bytes: content.len_bytes(), etag, crc64nvme };
         upload.parts.insert(number, (part.clone(), content));
         Ok(part)
     }

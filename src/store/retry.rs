@@ -1,0 +1,338 @@
+//! The one retry layer: repeats what failed for the moment, within a deadline and a shared budget, and settles writes
+//! whose reply was lost by looking at what stands in the bucket.
+//!
+//! Owns no connection. A body that breaks off midway is not resumed here: the read engine, which knows what is still
+//! wanted, asks again. Beginning an upload twice leaves an upload that nobody completes; a lifecycle rule or
+//! `list_uploads` finds it. Invariant: a conditional write or a Complete answers success only if the server said so or
+//! the object was seen to be ours, and a definite refusal only if no earlier try may have been the cause.
+
+mod policy;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+
+pub use self::policy::RetryPolicy;
+use self::policy::{Course, Decision, Limits, TokenBudget};
+use super::{
+    CompleteRequest, CopyRequest, Fingerprint, GetRequest, GetResponse, ListPage, ListRequest, ObjectAttributes,
+    ObjectStore, Payload, PendingUpload, PutRequest, StoreCapabilities, StoreError, StoreResult, UploadId,
+    UploadedPart, WriteCondition,
+};
+use crate::metrics::{Counter, Metrics, RequestKind};
+use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectVersion};
+
+/// A look at the object may take so long, also when the deadline has passed: the doubt is worth it.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A store that repeats.
+pub struct RetryStore {
+    inner: Arc<dyn ObjectStore>,
+    policy: RetryPolicy,
+    metrics: Arc<Metrics>,
+    began: Instant,
+    budget: Mutex<TokenBudget>,
+}
+
+impl std::fmt::Debug for RetryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RetryStore").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// One call on its way through its tries.
+struct Attempts<'a> {
+    store: &'a RetryStore,
+    kind: RequestKind,
+    name: &'a str,
+    limits: Limits,
+    began: Instant,
+    failures: u32,
+    /// Some try may have happened all the same.
+    is_in_doubt: bool,
+}
+
+/// What a look at the object told.
+enum Seen {
+    Ours(ObjectInfo),
+    NotOurs,
+    Unknown,
+}
+
+impl RetryStore {
+    /// Repeats what fails in `inner`.
+    pub fn new(inner: Arc<dyn ObjectStore>, policy: RetryPolicy, metrics: Arc<Metrics>) -> Self {
+        Self { inner, policy, metrics, began: Instant::now(), budget: Mutex::default() }
+    }
+
+    fn attempts<'a>(&'a self, kind: RequestKind, name: &'a str, moved_bytes: u64) -> Attempts<'a> {
+        let limits = self.policy.limits(kind, moved_bytes);
+        Attempts { store: self, kind, name, limits, began: Instant::now(), failures: 0, is_in_doubt: false }
+    }
+
+    /// Calls until it succeeds or there is no more use or time: for what may be done twice without harm.
+    async fn repeat<T, F>(
+        &self,
+        kind: RequestKind,
+        name: &str,
+        moved_bytes: u64,
+        mut call: impl FnMut() -> F + Send,
+    ) -> StoreResult<T>
+    where
+        F: Future<Output = StoreResult<T>> + Send,
+        T: Send,
+    {
+        let mut attempts = self.attempts(kind, name, moved_bytes);
+        loop {
+            match attempts.run(call()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    async fn look(&self, key: &ObjectKey, is_ours: impl FnOnce(&Fingerprint) -> bool) -> Seen {
+        match timeout(LOOK_TIMEOUT, self.inner.fingerprint(key)).await {
+            Ok(Ok(found)) if is_ours(&found) => Seen::Ours(found.info),
+            Ok(Ok(_) | Err(StoreError::NotFound)) => Seen::NotOurs,
+            Ok(Err(_)) | Err(_) => Seen::Unknown,
+        }
+    }
+}
+
+impl Attempts<'_> {
+    async fn run<T>(&mut self, call: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
+        let left = self.limits.deadline.saturating_sub(self.began.elapsed());
+        let allowed = self.limits.attempt.min(left);
+        let result = timeout(allowed, call)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Transient(format!("no answer within {allowed:?}"))));
+        match &result {
+            Ok(_) => self.store.budget.lock().give_back(),
+            Err(error) => {
+                self.failures += 1;
+                self.is_in_doubt |= error.is_ambiguous();
+            }
+        }
+        result
+    }
+
+    /// Waits for the next try, or gives the error with which the call ends.
+    async fn pause(&mut self, error: StoreError) -> StoreResult<()> {
+        let elapsed = self.began.elapsed();
+        let course = Course { limits: self.limits, elapsed, failures: self.failures };
+        let Decision::AskAgainAfter(backoff) = self.store.policy.decide(&error, course, fastrand::f64()) else {
+            return Err(self.last(error));
+        };
+        let patience = self.limits.deadline - elapsed;
+        let turn = self.store.budget.lock().take(self.store.began.elapsed(), patience);
+        let Some(turn) = turn else { return Err(self.last(error)) };
+        tracing::debug!("{} {}: {error}; try {} follows", self.kind.name(), self.name, self.failures + 1);
+        sleep(backoff.max(turn)).await;
+        self.store.metrics.add(Counter::Retries, 1);
+        Ok(())
+    }
+
+    /// The same error to a caller who asks whether the write may have happened: in doubt once is in doubt for good.
+    fn last(&self, error: StoreError) -> StoreError {
+        if !error.is_retryable() {
+            return error;
+        }
+        let (tries, took) = (self.failures, self.began.elapsed());
+        let told = format!("{error} (after {tries} tries in {:.1} s)", took.as_secs_f64());
+        match error {
+            StoreError::Throttled { retry_after, .. } if !self.is_in_doubt => {
+                StoreError::Throttled { detail: told, retry_after }
+            }
+            StoreError::Corrupt(_) => StoreError::Corrupt(told),
+            _ if took + Duration::from_millis(1) >= self.limits.deadline => StoreError::Deadline(told),
+            _ => StoreError::Transient(told),
+        }
+    }
+}
+
+/// Whether a refusal may be the echo of our own earlier success.
+fn may_be_echo(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::PreconditionFailed | StoreError::Conflict | StoreError::NotFound | StoreError::NoSuchUpload
+    )
+}
+
+/// A refusal that cannot be told from an echo, since nobody could look.
+fn undecided(error: &StoreError) -> StoreError {
+    StoreError::Transient(format!("a reply was lost, and whether the write happened is not known: {error}"))
+}
+
+#[async_trait]
+impl ObjectStore for RetryStore {
+    async fn head(&self, key: &ObjectKey) -> StoreResult<ObjectInfo> {
+        self.repeat(RequestKind::Head, key.as_str(), 0, || self.inner.head(key)).await
+    }
+
+    async fn fingerprint(&self, key: &ObjectKey) -> StoreResult<Fingerprint> {
+        self.repeat(RequestKind::Head, key.as_str(), 0, || self.inner.fingerprint(key)).await
+    }
+
+    /// Until the head of the answer; the body is the caller's.
+    async fn get(&self, request: GetRequest) -> StoreResult<GetResponse> {
+        self.repeat(RequestKind::Get, request.key.as_str(), 0, || self.inner.get(request.clone())).await
+    }
+
+    async fn list(&self, request: ListRequest) -> StoreResult<ListPage> {
+        self.repeat(RequestKind::List, &request.prefix, 0, || self.inner.list(request.clone())).await
+    }
+
+    async fn put(&self, request: PutRequest) -> StoreResult<ObjectInfo> {
+        let bytes = request.payload.len_bytes();
+        let mut attempts = self.attempts(RequestKind::Put, request.key.as_str(), bytes);
+        loop {
+            let mut error = match attempts.run(self.inner.put(request.clone())).await {
+                Ok(info) => return Ok(info),
+                Err(error) => error,
+            };
+            // Without a condition the same bytes may be put twice.
+            let is_conditional = request.condition != WriteCondition::None;
+            if is_conditional && attempts.is_in_doubt && (error.is_ambiguous() || may_be_echo(&error)) {
+                match self.look(&request.key, |found| settle::is_put(&request, found)).await {
+                    Seen::Ours(info) => return Ok(info),
+                    Seen::NotOurs => {}
+                    Seen::Unknown if may_be_echo(&error) => error = undecided(&error),
+                    Seen::Unknown => {}
+                }
+            }
+            attempts.pause(error).await?;
+        }
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> StoreResult<()> {
+        let mut attempts = self.attempts(RequestKind::Delete, key.as_str(), 0);
+        loop {
+            let mut error = match attempts.run(self.inner.delete(key, if_match)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if attempts.is_in_doubt && may_be_echo(&error) {
+                match timeout(LOOK_TIMEOUT, self.inner.head(key)).await {
+                    Ok(Err(StoreError::NotFound)) => return Ok(()),
+                    Ok(Ok(_)) => {}
+                    Ok(Err(_)) | Err(_) => error = undecided(&error),
+                }
+            }
+            attempts.pause(error).await?;
+        }
+    }
+
+    async fn delete_many(&self, keys: Vec<ObjectKey>) -> StoreResult<Vec<(ObjectKey, StoreError)>> {
+        let mut attempts = self.attempts(RequestKind::DeleteMany, keys.first().map_or("", ObjectKey::as_str), 0);
+        let (mut left, mut failed) = (keys.clone(), Vec::new());
+        loop {
+            match attempts.run(self.inner.delete_many(left.clone())).await {
+                Err(error) => attempts.pause(error).await?,
+                Ok(refused) => {
+                    let (retryable, definite): (Vec<_>, Vec<_>) =
+                        refused.into_iter().partition(|(_, error)| error.is_retryable());
+                    failed.extend(definite);
+                    let Some((_, error)) = retryable.first().cloned() else { return Ok(failed) };
+                    // The request went through, and some of its keys did not: those are a try that failed.
+                    attempts.failures += 1;
+                    if attempts.pause(error).await.is_err() {
+                        failed.extend(retryable);
+                        return Ok(failed);
+                    }
+                    left = retryable.into_iter().map(|(key, _)| key).collect();
+                }
+            }
+        }
+    }
+
+    async fn copy(&self, request: CopyRequest) -> StoreResult<ObjectInfo> {
+        let mut attempts = self.attempts(RequestKind::Copy, request.key.as_str(), 0);
+        loop {
+            let mut error = match attempts.run(self.inner.copy(request.clone())).await {
+                Ok(info) => return Ok(info),
+                Err(error) => error,
+            };
+            let is_conditional = request.condition != WriteCondition::None;
+            if is_conditional && attempts.is_in_doubt && may_be_echo(&error) {
+                let source = timeout(LOOK_TIMEOUT, self.inner.fingerprint(request.source.key())).await;
+                let seen = match &source {
+                    Ok(Ok(source)) => self.look(&request.key, |found| settle::is_copied(source, found)).await,
+                    _ => Seen::Unknown,
+                };
+                match seen {
+                    Seen::Ours(info) => return Ok(info),
+                    Seen::NotOurs => {}
+                    Seen::Unknown => error = undecided(&error),
+                }
+            }
+            attempts.pause(error).await?;
+        }
+    }
+
+    async fn create_upload(&self, key: &ObjectKey, attributes: ObjectAttributes) -> StoreResult<UploadId> {
+        self.repeat(RequestKind::CreateUpload, key.as_str(), 0, || self.inner.create_upload(key, attributes.clone()))
+            .await
+    }
+
+    async fn upload_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: u32,
+        payload: Payload,
+    ) -> StoreResult<UploadedPart> {
+        let call = || self.inner.upload_part(key, upload, number, payload.clone());
+        self.repeat(RequestKind::UploadPart, key.as_str(), payload.len_bytes(), call).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: u32,
+        source: &ObjectVersion,
+        range: ByteRange,
+    ) -> StoreResult<UploadedPart> {
+        let call = || self.inner.copy_part(key, upload, number, source, range);
+        self.repeat(RequestKind::CopyPart, key.as_str(), range.len(), call).await
+    }
+
+    async fn complete_upload(&self, request: CompleteRequest) -> StoreResult<ObjectInfo> {
+        let mut attempts = self.attempts(RequestKind::CompleteUpload, request.key.as_str(), 0);
+        loop {
+            let mut error = match attempts.run(self.inner.complete_upload(request.clone())).await {
+                Ok(info) => return Ok(info),
+                Err(error) => error,
+            };
+            if attempts.is_in_doubt && (error.is_ambiguous() || may_be_echo(&error)) {
+                let is_consumed = matches!(error, StoreError::NoSuchUpload);
+                match self.look(&request.key, |found| settle::is_completed(&request, found, is_consumed)).await {
+                    Seen::Ours(info) => return Ok(info),
+                    Seen::NotOurs => {}
+                    Seen::Unknown if may_be_echo(&error) => error = undecided(&error),
+                    Seen::Unknown => {}
+                }
+            }
+            attempts.pause(error).await?;
+        }
+    }
+
+    async fn abort_upload(&self, key: &ObjectKey, upload: &UploadId) -> StoreResult<()> {
+        self.repeat(RequestKind::AbortUpload, key.as_str(), 0, || self.inner.abort_upload(key, upload)).await
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> StoreResult<Vec<PendingUpload>> {
+        self.repeat(RequestKind::ListUploads, prefix, 0, || self.inner.list_uploads(prefix)).await
+    }
+
+    fn capabilities(&self) -> StoreCapabilities {
+        self.inner.capabilities()
+    }
+}

@@ -1,0 +1,202 @@
+//! Bodies in both directions, uncopied: the chunks of a payload as one HTTP body, and the frames of an answer as they
+//! come off the socket.
+//!
+//! A received body ends well only if exactly the promised bytes came. Nothing is drained here: whoever holds the stream
+//! polls it, and while it is not polled no time runs out.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::errors::chain_of;
+use crate::store::{BodyStream, Payload, StoreError, StoreResult};
+
+/// How long a connection may say nothing in the middle of a body. S3 seldom pauses for a second; a network that lost
+/// the connection silently never speaks again.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Makes one body of the chunks; its exact length is known, so that it is sent with Content-Length.
+pub(super) fn send(payload: Payload) -> ByteStream {
+    let left_bytes = payload.len_bytes();
+    ByteStream::new(SdkBody::from_body_1_x(Outgoing { payload, next: 0, left_bytes }))
+}
+
+struct Outgoing {
+    payload: Payload,
+    next: usize,
+    left_bytes: u64,
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        while let Some(chunk) = self.payload.chunks().get(self.next).cloned() {
+            self.next += 1;
+            if !chunk.is_empty() {
+                self.left_bytes -= chunk.len() as u64;
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left_bytes == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left_bytes)
+    }
+}
+
+/// The answer's body as a stream that insists on `promised_bytes`.
+pub(super) fn receive(body: ByteStream, promised_bytes: u64) -> BodyStream {
+    Box::pin(Incoming { body, left_bytes: promised_bytes, promised_bytes, silence: None, is_over: false })
+}
+
+struct Incoming {
+    body: ByteStream,
+    left_bytes: u64,
+    promised_bytes: u64,
+    /// Runs while a poll waits for bytes.
+    silence: Option<Pin<Box<Sleep>>>,
+    is_over: bool,
+}
+
+impl Incoming {
+    fn fail(&mut self, error: StoreError) -> Poll<Option<StoreResult<Bytes>>> {
+        self.is_over = true;
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn end(&mut self) -> Poll<Option<StoreResult<Bytes>>> {
+        if self.left_bytes > 0 {
+            let (got, of) = (self.promised_bytes - self.left_bytes, self.promised_bytes);
+            return self.fail(StoreError::Corrupt(format!("the body ended after {got} of {of} bytes")));
+        }
+        self.is_over = true;
+        Poll::Ready(None)
+    }
+}
+
+impl Stream for Incoming {
+    type Item = StoreResult<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<StoreResult<Bytes>>> {
+        let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        loop {
+            match Pin::new(&mut this.body).poll_next(context) {
+                Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
+                Poll::Ready(Some(Ok(bytes))) => {
+                    this.silence = None;
+                    let Some(left) = this.left_bytes.checked_sub(bytes.len() as u64) else {
+                        let promised = this.promised_bytes;
+                        return this.fail(StoreError::Corrupt(format!("the body is longer than {promised} bytes")));
+                    };
+                    this.left_bytes = left;
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                Poll::Ready(Some(Err(error))) => return this.fail(body_error(&error)),
+                Poll::Ready(None) => return this.end(),
+                Poll::Pending => {
+                    let silence = this
+                        .silence
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + SILENCE_MAX)));
+                    if silence.as_mut().poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                    let seconds = SILENCE_MAX.as_secs();
+                    return this.fail(StoreError::Transient(format!("the body stalled for {seconds} s")));
+                }
+            }
+        }
+    }
+}
+
+fn body_error(error: &(dyn Error + 'static)) -> StoreError {
+    let detail = chain_of(error);
+    // aws-smithy-checksums keeps its error type to itself; its text is "body checksum mismatch. expected body checksum…".
+    if detail.contains("checksum mismatch") {
+        StoreError::Corrupt(detail)
+    } else {
+        StoreError::Transient(format!("the body broke off: {detail}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    fn chunks() -> Payload {
+        Payload::new(vec![Bytes::from_static(b"hel"), Bytes::new(), Bytes::from_static(b"lo")])
+    }
+
+    async fn drain(mut body: BodyStream) -> (Vec<u8>, Option<StoreError>) {
+        let mut bytes = Vec::new();
+        while let Some(item) = body.next().await {
+            match item {
+                Ok(chunk) => bytes.extend_from_slice(&chunk),
+                Err(error) => return (bytes, Some(error)),
+            }
+        }
+        (bytes, None)
+    }
+
+    #[tokio::test]
+    async fn chunks_are_sent_uncopied_with_their_exact_length() {
+        let payload = chunks();
+        let first = payload.chunks()[0].as_ptr();
+        let mut body = send(payload);
+        assert_eq!(body.size_hint(), (5, Some(5)));
+        assert_eq!(body.next().await.unwrap().unwrap().as_ptr(), first);
+        assert_eq!(body.next().await.unwrap().unwrap(), "lo");
+        assert!(body.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_ends_early_or_late_is_corrupt() {
+        assert!(matches!(drain(receive(send(chunks()), 5)).await, (bytes, None) if bytes == b"hello"));
+        assert!(
+            matches!(drain(receive(send(chunks()), 6)).await, (bytes, Some(StoreError::Corrupt(_))) if bytes == b"hello")
+        );
+        assert!(matches!(drain(receive(send(chunks()), 4)).await, (_, Some(StoreError::Corrupt(_)))));
+    }
+
+    struct Silent;
+
+    impl Body for Silent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_while_it_is_polled_breaks_off() {
+        let body = receive(ByteStream::new(SdkBody::from_body_1_x(Silent)), 5);
+        tokio::time::advance(SILENCE_MAX * 2).await;
+        let began = Instant::now();
+        assert!(matches!(drain(body).await, (_, Some(StoreError::Transient(_)))));
+        assert!(began.elapsed() >= SILENCE_MAX, "the time before the first poll does not count");
+    }
+}

@@ -1,0 +1,260 @@
+//! How an S3 client of the SDK is made: endpoint, region, credentials, connections.
+//!
+//! Reads the environment and the AWS configuration files; sends nothing but the question to IMDS for the region.
+//! Credentials are renewed by the SDK while the mount lives. A plain http endpoint never touches certificates, so that
+//! an odd SSL_CERT_FILE or AWS_CA_BUNDLE cannot break it.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_config::default_provider::region::DefaultRegionChain;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
+use base64::Engine as _;
+
+use super::connect::{ConnectError, S3Settings};
+
+/// S3 answers a connection within milliseconds; a lost SYN is sent again after one second and after three.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
+
+/// Idle connections are dropped before S3 does so (it waits about 20 s), lest a request meet a closed one.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// IMDS answers within milliseconds where there is one.
+const IMDS_REGION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    url: Option<String>,
+    is_plain_http: bool,
+    is_path_style: bool,
+}
+
+impl Endpoint {
+    /// What the settings say, else the environment. (The AWS configuration files may name one too: the SDK reads it.)
+    pub(super) fn of(settings: &S3Settings) -> Result<Self, ConnectError> {
+        let of_environment = || {
+            let set = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
+            set("AWS_ENDPOINT_URL_S3").or_else(|| set("AWS_ENDPOINT_URL"))
+        };
+        Self::at(settings.endpoint_url.clone().or_else(of_environment), settings.force_path_style)
+    }
+
+    fn at(url: Option<String>, force_path_style: bool) -> Result<Self, ConnectError> {
+        let Some(url) = url else {
+            return Ok(Self { url: None, is_plain_http: false, is_path_style: force_path_style });
+        };
+        let bad =
+            || ConnectError::Usage(format!("--endpoint-url {url:?} is no URL such as https://s3.example.com:9000"));
+        let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
+        let host = host_of(rest).ok_or_else(bad)?;
+        let is_plain_http = match scheme.to_ascii_lowercase().as_str() {
+            "http" => true,
+            "https" => false,
+            _ => return Err(bad()),
+        };
+        let is_local = host.parse::<IpAddr>().is_ok()
+            || host.eq_ignore_ascii_case("localhost")
+            || host.to_ascii_lowercase().ends_with(".localhost");
+        Ok(Self { is_plain_http, is_path_style: force_path_style || is_local, url: Some(url) })
+    }
+
+    /// Whether this is S3 itself, which honours all conditions.
+    pub(super) fn is_aws(&self) -> bool {
+        let host = self.url.as_deref().and_then(|url| host_of(url.split_once("://")?.1));
+        host.is_none_or(|host| host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn"))
+    }
+
+    /// How to call it in a message.
+    pub(super) fn name(&self) -> &str {
+        self.url.as_deref().unwrap_or("S3")
+    }
+
+    /// " at URL", or nothing for AWS.
+    pub(super) fn place(&self) -> String {
+        self.url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default()
+    }
+}
+
+/// The host in `user@host:port/path`.
+fn host_of(rest: &str) -> Option<&str> {
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host_and_port = authority.rsplit('@').next()?;
+    let host = match host_and_port.strip_prefix('[') {
+        Some(v6) => v6.split_once(']')?.0,
+        None => host_and_port.split(':').next()?,
+    };
+    (!host.is_empty() && !host.contains(char::is_whitespace)).then_some(host)
+}
+
+/// The region that somebody names: the settings, the environment, the profile, IMDS. `None`: to be learned from the
+/// bucket. An endpoint that is not AWS seldom cares, so IMDS is not asked for one.
+pub(super) async fn named_region(settings: &S3Settings, endpoint: &Endpoint) -> Option<String> {
+    if let Some(region) = settings.region.clone().filter(|region| !region.is_empty()) {
+        return Some(region);
+    }
+    let set = |name| std::env::var(name).ok().filter(|region: &String| !region.is_empty());
+    if let Some(region) = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")) {
+        return Some(region);
+    }
+    if endpoint.is_aws() {
+        let mut chain = DefaultRegionChain::builder();
+        if let Some(profile) = &settings.profile {
+            chain = chain.profile_name(profile);
+        }
+        let region = tokio::time::timeout(IMDS_REGION_TIMEOUT, chain.build().region()).await.ok().flatten();
+        return region.map(|region| region.to_string());
+    }
+    let mut profile = aws_config::profile::region::Builder::default();
+    if let Some(name) = &settings.profile {
+        profile = profile.profile_name(name);
+    }
+    aws_config::meta::region::ProvideRegion::region(&profile.build()).await.map(|region| region.to_string())
+}
+
+/// A client for `region`, with credentials of the environment, the profile or the instance.
+pub(super) async fn build_client(
+    settings: &S3Settings,
+    endpoint: &Endpoint,
+    region: &str,
+) -> Result<Client, ConnectError> {
+    let http = http_client(endpoint, settings.max_concurrency)?;
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.to_owned()));
+    if let Some(profile) = &settings.profile {
+        loader = loader.profile_name(profile);
+    }
+    if settings.no_sign_request {
+        loader = loader.no_credentials();
+    } else if settings.profile.is_none() && has_keys_in_environment() {
+        // What the default chain would choose too, without the https client that its other links need.
+        loader = loader.credentials_provider(EnvironmentVariableCredentialsProvider::new());
+    }
+    let shared = loader.load().await;
+    let mut config = aws_sdk_s3::config::Builder::from(&shared)
+        .http_client(http)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+        // It would fire for a body that nobody polls yet; body.rs watches bodies while they are polled.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        // The SDK's own checksums would force aws-chunked trailers; ours are set where bodies are sent.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    if settings.no_sign_request {
+        config = config.allow_no_auth();
+    }
+    if let Some(url) = &endpoint.url {
+        config = config.endpoint_url(url);
+    }
+    if endpoint.is_path_style {
+        config = config.force_path_style(true);
+    }
+    Ok(Client::from_conf(config.build()))
+}
+
+fn has_keys_in_environment() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_set("AWS_ACCESS_KEY_ID") && is_set("AWS_SECRET_ACCESS_KEY")
+}
+
+fn http_client(endpoint: &Endpoint, idle_max: usize) -> Result<SharedHttpClient, ConnectError> {
+    if endpoint.is_plain_http {
+        return Ok(Builder::new().pool_idle_timeout(IDLE_TIMEOUT).pool_max_idle_per_host(idle_max).build_http());
+    }
+    let tls = tls_context()?;
+    Ok(Builder::new().build_with_connector_fn(move |connection, components| {
+        let mut connector = Connector::builder()
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(idle_max)
+            .proxy_config(ProxyConfig::from_env())
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(tls.clone());
+        connector.set_connector_settings(connection.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.build()
+    }))
+}
+
+/// The system's certificates, or those of AWS_CA_BUNDLE, as for the AWS CLI.
+fn tls_context() -> Result<TlsContext, ConnectError> {
+    let trusted = match std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
+        None => TrustStore::default(),
+        Some(path) => TrustStore::empty().with_pem_certificate(read_bundle(Path::new(&path))?),
+    };
+    TlsContext::builder()
+        .with_trust_store(trusted)
+        .build()
+        .map_err(|error| ConnectError::Usage(format!("certificates: {error}")))
+}
+
+fn read_bundle(path: &Path) -> Result<Vec<u8>, ConnectError> {
+    let bad = |cause: &str| ConnectError::Usage(format!("AWS_CA_BUNDLE {}: {cause}", path.display()));
+    let pem = std::fs::read(path).map_err(|error| bad(&error.to_string()))?;
+    if has_certificates(&pem) { Ok(pem) } else { Err(bad("holds no PEM certificates")) }
+}
+
+/// The TLS library takes what it is given for checked, so it is checked here.
+fn has_certificates(pem: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(pem) else { return false };
+    let mut blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1).peekable();
+    let is_block = |block: &str| {
+        block.split_once("-----END CERTIFICATE-----").is_some_and(|(body, _)| {
+            let body: String = body.split_whitespace().collect();
+            base64::engine::general_purpose::STANDARD.decode(body).is_ok_and(|der| der.first() == Some(&0x30))
+        })
+    };
+    blocks.peek().is_some() && blocks.all(is_block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(url: &str) -> Endpoint {
+        Endpoint::at(Some(url.to_owned()), false).unwrap()
+    }
+
+    #[test]
+    fn an_ip_address_and_localhost_are_addressed_by_path() {
+        for url in ["http://127.0.0.1:9000", "http://localhost:9000/", "https://[::1]:9000", "http://s3.localhost"] {
+            assert!(at(url).is_path_style, "{url}");
+        }
+        assert!(!at("https://s3.example.com").is_path_style);
+        assert!(Endpoint::at(Some("https://s3.example.com".into()), true).unwrap().is_path_style);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_no_url_is_a_usage_error() {
+        for url in ["localhost:9000", "ftp://host", "http://", "https:///x"] {
+            assert!(Endpoint::at(Some(url.into()), false).unwrap_err().is_usage(), "{url}");
+        }
+    }
+
+    #[test]
+    fn aws_is_known_by_its_name() {
+        assert!(Endpoint::at(None, false).unwrap().is_aws());
+        assert!(at("https://s3.eu-west-1.amazonaws.com").is_aws());
+        assert!(at("https://bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com").is_aws());
+        assert!(!at("https://amazonaws.com.example.org").is_aws());
+    }
+
+    #[test]
+    fn a_bundle_without_certificates_is_found_out() {
+        assert!(!has_certificates(b""));
+        assert!(!has_certificates(b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n"));
+        assert!(has_certificates(b"-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n"));
+    }
+}

@@ -1,0 +1,342 @@
+//! Every way in which a call of the SDK can fail, told as a [`StoreError`].
+//!
+//! Pure: no requests, no retries. What a server says by its code is believed before its HTTP status, for a 200 may carry
+//! an error (Complete, CopyObject) and a HEAD carries no code.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use crate::metrics::RequestKind;
+use crate::store::StoreError;
+
+/// What was asked of which bucket: an error names it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) kind: RequestKind,
+    pub(super) bucket: &'a str,
+}
+
+/// What a server's refusal consists of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Refusal<'a> {
+    pub(super) status: u16,
+    pub(super) code: Option<&'a str>,
+    pub(super) message: Option<&'a str>,
+    /// `retry-after` in seconds.
+    pub(super) retry_after: Option<&'a str>,
+    /// `x-amz-bucket-region`.
+    pub(super) bucket_region: Option<&'a str>,
+    /// `content-range` of a 416: `bytes */SIZE`.
+    pub(super) content_range: Option<&'a str>,
+}
+
+/// The IAM action that an operation needs (service authorization reference, "Actions defined by Amazon S3").
+pub(super) fn iam_action(kind: RequestKind) -> &'static str {
+    match kind {
+        RequestKind::Get | RequestKind::Head => "s3:GetObject",
+        RequestKind::List | RequestKind::HeadBucket => "s3:ListBucket",
+        RequestKind::Put
+        | RequestKind::Copy
+        | RequestKind::CreateUpload
+        | RequestKind::UploadPart
+        | RequestKind::CopyPart
+        | RequestKind::CompleteUpload => "s3:PutObject",
+        RequestKind::Delete | RequestKind::DeleteMany => "s3:DeleteObject",
+        RequestKind::AbortUpload => "s3:AbortMultipartUpload",
+        RequestKind::ListUploads => "s3:ListBucketMultipartUploads",
+    }
+}
+
+/// Tells what the SDK's error means.
+pub(super) fn store_error<E>(asked: Asked<'_>, error: &SdkError<E, HttpResponse>) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error {
+        SdkError::ServiceError(service) => {
+            let meta = service.err().meta();
+            classify(asked, refusal_of(service.raw(), meta.code(), meta.message()))
+        }
+        // The head came, and what followed could not be read: a proxy's page, or a body that broke off.
+        SdkError::ResponseError(response) if response.raw().status().as_u16() >= 400 => {
+            classify(asked, refusal_of(response.raw(), None, None))
+        }
+        SdkError::ResponseError(_) => StoreError::Transient(format!("unreadable answer: {}", chain_of(error))),
+        SdkError::TimeoutError(_) => StoreError::Transient(format!("no answer in time: {}", chain_of(error))),
+        SdkError::DispatchFailure(failure) => credentials_error(error).unwrap_or_else(|| {
+            if failure.is_user() {
+                StoreError::Fatal(chain_of(error))
+            } else {
+                StoreError::Transient(format!("no answer from the endpoint: {}", chain_of(error)))
+            }
+        }),
+        SdkError::ConstructionFailure(_) => {
+            credentials_error(error).unwrap_or_else(|| StoreError::Fatal(format!("bad request: {}", chain_of(error))))
+        }
+        _ => StoreError::Transient(chain_of(error)),
+    }
+}
+
+fn refusal_of<'a>(raw: &'a HttpResponse, code: Option<&'a str>, message: Option<&'a str>) -> Refusal<'a> {
+    Refusal {
+        status: raw.status().as_u16(),
+        code,
+        message,
+        retry_after: raw.headers().get("retry-after"),
+        bucket_region: raw.headers().get("x-amz-bucket-region"),
+        content_range: raw.headers().get("content-range"),
+    }
+}
+
+/// Credentials that are missing or cannot be made are told apart from a provider that is slow or away for a moment.
+fn credentials_error<E>(error: &SdkError<E, HttpResponse>) -> Option<StoreError>
+where
+    E: Error + 'static,
+{
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<CredentialsError>() {
+            let detail = chain_of(found);
+            return Some(match found {
+                CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_) => {
+                    StoreError::Transient(format!("credentials: {detail}"))
+                }
+                _ => StoreError::Credentials(detail),
+            });
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// An error with its causes in one line, each told once.
+pub(super) fn chain_of(error: &(dyn Error + 'static)) -> String {
+    let mut told = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !told.contains(&text) {
+            told.push_str(": ");
+            told.push_str(&text);
+        }
+        next = cause.source();
+    }
+    told
+}
+
+/// Tells what a server's refusal means.
+pub(super) fn classify(asked: Asked<'_>, refusal: Refusal<'_>) -> StoreError {
+    let detail = detail_of(refusal);
+    match refusal.code.unwrap_or_default() {
+        "NoSuchBucket" => StoreError::NoSuchBucket(asked.bucket.to_owned()),
+        "NoSuchUpload" => StoreError::NoSuchUpload,
+        "NoSuchKey" | "NoSuchVersion" => StoreError::NotFound,
+        "InvalidObjectState" => StoreError::Archived,
+        "ExpiredToken"
+        | "ExpiredTokenException"
+        | "InvalidAccessKeyId"
+        | "InvalidToken"
+        | "InvalidSecurity"
+        | "SignatureDoesNotMatch"
+        | "TokenRefreshRequired"
+        | "UnrecognizedClientException"
+        | "NotSignedUp" => StoreError::Credentials(detail),
+        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => denied(asked, detail),
+        "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "Redirect"
+        | "AuthorizationHeaderMalformed"
+        | "IllegalLocationConstraintException" => {
+            StoreError::WrongRegion(refusal.bucket_region.map(str::to_owned).or_else(|| region_in(refusal.message)))
+        }
+        "PreconditionFailed" => StoreError::PreconditionFailed,
+        "ConditionalRequestConflict" => StoreError::Conflict,
+        "InvalidRange" => range_error(refusal),
+        "KeyTooLongError"
+        | "InvalidURI"
+        | "InvalidObjectName"
+        | "XMinioInvalidObjectName"
+        | "XMinioInvalidResourceName"
+        | "ObjectParentIsFile"
+        | "ExistingObjectIsDirectory"
+        | "DirectoryObjectContainsData" => StoreError::BadKey(detail),
+        "EntityTooLarge" | "MaxMessageLengthExceeded" | "MetadataTooLarge" => StoreError::TooLarge(detail),
+        "NotImplemented" | "MethodNotAllowed" | "UnsupportedOperation" => StoreError::Unsupported(detail),
+        "BadDigest"
+        | "InvalidDigest"
+        | "IncompleteBody"
+        | "XAmzContentChecksumMismatch"
+        | "XAmzContentSHA256Mismatch" => StoreError::Corrupt(detail),
+        "SlowDown"
+        | "SlowDownRead"
+        | "SlowDownWrite"
+        | "ServiceUnavailable"
+        | "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "RequestLimitExceeded"
+        | "TooManyRequests"
+        | "TooManyRequestsException"
+        | "BandwidthLimitExceeded" => throttled(refusal, detail),
+        "InternalError"
+        | "InternalFailure"
+        | "RequestTimeout"
+        | "RequestTimeoutException"
+        | "RequestTimeTooSkewed"
+        | "OperationAborted"
+        | "XMinioServerNotInitialized" => StoreError::Transient(detail),
+        _ => by_status(asked, refusal, detail),
+    }
+}
+
+/// A HEAD has no body and so no code; some servers have codes of their own.
+fn by_status(asked: Asked<'_>, refusal: Refusal<'_>, detail: String) -> StoreError {
+    match refusal.status {
+        304 => StoreError::NotModified,
+        301 | 302 | 307 | 308 => StoreError::WrongRegion(refusal.bucket_region.map(str::to_owned)),
+        401 => StoreError::Credentials(detail),
+        403 => denied(asked, detail),
+        404 => match asked.kind {
+            RequestKind::HeadBucket | RequestKind::List | RequestKind::ListUploads => {
+                StoreError::NoSuchBucket(asked.bucket.to_owned())
+            }
+            RequestKind::UploadPart | RequestKind::CompleteUpload | RequestKind::AbortUpload
+                if refusal.code.is_none() =>
+            {
+                StoreError::NoSuchUpload
+            }
+            _ => StoreError::NotFound,
+        },
+        405 | 501 => StoreError::Unsupported(detail),
+        408 | 500 | 502 | 504 => StoreError::Transient(detail),
+        409 => StoreError::Conflict,
+        412 => StoreError::PreconditionFailed,
+        413 => StoreError::TooLarge(detail),
+        414 => StoreError::BadKey(detail),
+        416 => range_error(refusal),
+        429 | 503 => throttled(refusal, detail),
+        500..=599 => StoreError::Transient(detail),
+        _ => StoreError::Fatal(detail),
+    }
+}
+
+fn denied(asked: Asked<'_>, detail: String) -> StoreError {
+    StoreError::AccessDenied { action: iam_action(asked.kind), detail }
+}
+
+fn throttled(refusal: Refusal<'_>, detail: String) -> StoreError {
+    let retry_after = refusal.retry_after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+    StoreError::Throttled { detail, retry_after }
+}
+
+fn range_error(refusal: Refusal<'_>) -> StoreError {
+    let size = refusal.content_range.and_then(|range| range.trim().strip_prefix("bytes */"));
+    StoreError::RangeNotSatisfiable { size_bytes: size.and_then(|size| size.parse().ok()) }
+}
+
+fn detail_of(refusal: Refusal<'_>) -> String {
+    match (refusal.code, refusal.message) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(only), None) | (None, Some(only)) => format!("{only} (HTTP {})", refusal.status),
+        (None, None) => format!("HTTP {}", refusal.status),
+    }
+}
+
+/// The region in AuthorizationHeaderMalformed's message: "the region 'us-east-1' is wrong; expecting 'eu-west-1'".
+fn region_in(message: Option<&str>) -> Option<String> {
+    let (_, rest) = message?.split_once("expecting '")?;
+    rest.split_once('\'').map(|(region, _)| region.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUT: Asked<'_> = Asked { kind: RequestKind::Put, bucket: "b" };
+    const HEAD: Asked<'_> = Asked { kind: RequestKind::Head, bucket: "b" };
+
+    fn coded(status: u16, code: &'static str) -> Refusal<'static> {
+        Refusal { status, code: Some(code), ..Refusal::default() }
+    }
+
+    fn bare(status: u16) -> Refusal<'static> {
+        Refusal { status, ..Refusal::default() }
+    }
+
+    #[test]
+    fn a_denied_write_names_the_iam_action() {
+        let error = classify(PUT, coded(403, "AccessDenied"));
+        assert!(error.to_string().contains("s3:PutObject"), "{error}");
+    }
+
+    #[test]
+    fn an_expired_token_is_no_missing_permission() {
+        for (status, code) in [(400, "ExpiredToken"), (403, "InvalidAccessKeyId"), (403, "SignatureDoesNotMatch")] {
+            assert!(matches!(classify(PUT, coded(status, code)), StoreError::Credentials(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_told_by_its_status() {
+        assert!(matches!(classify(HEAD, bare(404)), StoreError::NotFound));
+        assert!(matches!(classify(HEAD, bare(403)), StoreError::AccessDenied { .. }));
+        assert!(matches!(classify(HEAD, bare(412)), StoreError::PreconditionFailed));
+        assert!(matches!(classify(HEAD, bare(503)), StoreError::Throttled { .. }));
+        let listing = Asked { kind: RequestKind::HeadBucket, bucket: "b" };
+        assert!(matches!(classify(listing, bare(404)), StoreError::NoSuchBucket(bucket) if bucket == "b"));
+    }
+
+    #[test]
+    fn a_complete_that_answers_200_with_an_error_is_an_error() {
+        assert!(matches!(classify(PUT, coded(200, "InternalError")), StoreError::Transient(_)));
+        assert!(matches!(classify(PUT, coded(200, "SlowDown")), StoreError::Throttled { .. }));
+    }
+
+    #[test]
+    fn conflict_and_precondition_are_told_apart() {
+        assert!(matches!(classify(PUT, coded(409, "ConditionalRequestConflict")), StoreError::Conflict));
+        assert!(matches!(classify(PUT, coded(412, "PreconditionFailed")), StoreError::PreconditionFailed));
+        assert!(matches!(classify(PUT, coded(409, "ObjectParentIsFile")), StoreError::BadKey(_)));
+        assert!(matches!(classify(PUT, coded(409, "OperationAborted")), StoreError::Transient(_)));
+    }
+
+    #[test]
+    fn an_archived_object_is_told() {
+        assert!(matches!(classify(HEAD, coded(403, "InvalidObjectState")), StoreError::Archived));
+    }
+
+    #[test]
+    fn a_416_tells_the_size() {
+        let refusal = Refusal { content_range: Some("bytes */42"), ..coded(416, "InvalidRange") };
+        assert!(matches!(classify(HEAD, refusal), StoreError::RangeNotSatisfiable { size_bytes: Some(42) }));
+    }
+
+    #[test]
+    fn the_right_region_is_found_in_header_or_message() {
+        let header = Refusal { bucket_region: Some("eu-west-1"), ..bare(301) };
+        assert!(matches!(classify(HEAD, header), StoreError::WrongRegion(Some(region)) if region == "eu-west-1"));
+        let message = Some("The authorization header is malformed; the region 'a' is wrong; expecting 'eu-central-1'");
+        let refusal = Refusal { message, ..coded(400, "AuthorizationHeaderMalformed") };
+        assert!(matches!(classify(HEAD, refusal), StoreError::WrongRegion(Some(region)) if region == "eu-central-1"));
+    }
+
+    #[test]
+    fn retry_after_is_kept() {
+        let refusal = Refusal { retry_after: Some("3"), ..coded(503, "SlowDown") };
+        let error = classify(PUT, refusal);
+        assert!(matches!(error, StoreError::Throttled { retry_after: Some(after), .. } if after.as_secs() == 3));
+    }
+
+    #[test]
+    fn a_bad_digest_is_sent_again_and_a_bad_key_is_not() {
+        assert!(classify(PUT, coded(400, "BadDigest")).is_retryable());
+        assert!(!classify(PUT, coded(400, "KeyTooLongError")).is_retryable());
+        assert!(!classify(PUT, coded(400, "SomethingNew")).is_retryable());
+    }
+}
