@@ -171,7 +171,12 @@ async fn complete(
     };
     let mut parts: Vec<UploadedPart> = there
         .iter()
-        .map(|part| UploadedPart { number: part.number, etag: ETag::new(part.etag.as_str()), crc64nvme: None })
+        .map(|part| UploadedPart {
+            number: part.number,
+            size_bytes: part.end - part.start,
+            etag: ETag::new(part.etag.as_str()),
+            crc64nvme: None,
+        })
         .collect();
     let mut have = super::ranges::RangeSet::default();
     for part in there {
