@@ -14,6 +14,7 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
+    Timers,
     Manual(Arc<Mutex<Manual>>),
 }
 
@@ -29,6 +30,12 @@ impl Clock {
         Self(Source::System)
     }
 
+    /// The clock by which tokio's timers run: the operating system's, until a test pauses it. For what measures its own
+    /// waiting.
+    pub fn timers() -> Self {
+        Self(Source::Timers)
+    }
+
     /// A clock that stands still at `wall` until [`Clock::advance`] moves it.
     pub fn manual(wall: SystemTime) -> Self {
         Self(Source::Manual(Arc::new(Mutex::new(Manual { monotonic: Instant::now(), wall }))))
@@ -38,6 +45,7 @@ impl Clock {
     pub fn now(&self) -> Instant {
         match &self.0 {
             Source::System => Instant::now(),
+            Source::Timers => tokio::time::Instant::now().into_std(),
             Source::Manual(manual) => manual.lock().monotonic,
         }
     }
@@ -45,7 +53,7 @@ impl Clock {
     /// Time of day, for timestamps that leave the process. It may jump.
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
-            Source::System => SystemTime::now(),
+            Source::System | Source::Timers => SystemTime::now(),
             Source::Manual(manual) => manual.lock().wall,
         }
     }

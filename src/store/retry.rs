@@ -12,11 +12,11 @@ mod settle;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 pub use self::policy::RetryPolicy;
 use self::policy::{Course, Decision, Limits, TokenBudget};
@@ -25,6 +25,7 @@ use super::{
     ObjectStore, Payload, PendingUpload, PutRequest, StoreCapabilities, StoreError, StoreResult, UploadId,
     UploadedPart, WriteCondition,
 };
+use crate::clock::Clock;
 use crate::metrics::{Counter, Metrics, RequestKind};
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectVersion};
 
@@ -36,6 +37,7 @@ pub struct RetryStore {
     inner: Arc<dyn ObjectStore>,
     policy: RetryPolicy,
     metrics: Arc<Metrics>,
+    clock: Clock,
     began: Instant,
     budget: Mutex<TokenBudget>,
 }
@@ -68,12 +70,13 @@ enum Seen {
 impl RetryStore {
     /// Repeats what fails in `inner`.
     pub fn new(inner: Arc<dyn ObjectStore>, policy: RetryPolicy, metrics: Arc<Metrics>) -> Self {
-        Self { inner, policy, metrics, began: Instant::now(), budget: Mutex::default() }
+        let clock = Clock::timers();
+        Self { inner, policy, metrics, began: clock.now(), clock, budget: Mutex::default() }
     }
 
     fn attempts<'a>(&'a self, kind: RequestKind, name: &'a str, moved_bytes: u64) -> Attempts<'a> {
         let limits = self.policy.limits(kind, moved_bytes);
-        Attempts { store: self, kind, name, limits, began: Instant::now(), failures: 0, is_in_doubt: false }
+        Attempts { store: self, kind, name, limits, began: self.clock.now(), failures: 0, is_in_doubt: false }
     }
 
     /// Calls until it succeeds or there is no more use or time: for what may be done twice without harm.
@@ -107,8 +110,12 @@ impl RetryStore {
 }
 
 impl Attempts<'_> {
+    fn elapsed(&self) -> Duration {
+        self.store.clock.now().saturating_duration_since(self.began)
+    }
+
     async fn run<T>(&mut self, call: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
-        let left = self.limits.deadline.saturating_sub(self.began.elapsed());
+        let left = self.limits.deadline.saturating_sub(self.elapsed());
         let allowed = self.limits.attempt.min(left);
         let result = timeout(allowed, call)
             .await
@@ -125,13 +132,14 @@ impl Attempts<'_> {
 
     /// Waits for the next try, or gives the error with which the call ends.
     async fn pause(&mut self, error: StoreError) -> StoreResult<()> {
-        let elapsed = self.began.elapsed();
+        let elapsed = self.elapsed();
         let course = Course { limits: self.limits, elapsed, failures: self.failures };
         let Decision::AskAgainAfter(backoff) = self.store.policy.decide(&error, course, fastrand::f64()) else {
             return Err(self.last(error));
         };
         let patience = self.limits.deadline - elapsed;
-        let turn = self.store.budget.lock().take(self.store.began.elapsed(), patience);
+        let turn =
+            self.store.budget.lock().take(self.store.clock.now().saturating_duration_since(self.store.began), patience);
         let Some(turn) = turn else { return Err(self.last(error)) };
         tracing::debug!("{} {}: {error}; try {} follows", self.kind.name(), self.name, self.failures + 1);
         sleep(backoff.max(turn)).await;
@@ -144,7 +152,7 @@ impl Attempts<'_> {
         if !error.is_retryable() {
             return error;
         }
-        let (tries, took) = (self.failures, self.began.elapsed());
+        let (tries, took) = (self.failures, self.elapsed());
         let told = format!("{error} (after {tries} tries in {:.1} s)", took.as_secs_f64());
         match error {
             StoreError::Throttled { retry_after, .. } if !self.is_in_doubt => {

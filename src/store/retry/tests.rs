@@ -1,10 +1,12 @@
 //! Lost replies, deadlines and budgets, on a memory store with scripted faults and a paused clock.
 
+use bytes::Bytes;
+use tokio::time::Instant;
+
 use super::*;
 use crate::store::GetRange;
 use crate::store::faulty::{Fault, Faults, FaultyStore, Gate, Rule};
 use crate::store::memory::MemoryStore;
-use bytes::Bytes;
 
 struct Bench {
     memory: MemoryStore,
