@@ -48,9 +48,11 @@ impl FileSystem {
         };
         let key = self.namespace.key_in(to.0, to.1)?;
         let writer = source_use.view.lock().writer.clone();
-        let unpublished = self.namespace.peek(ino).is_some_and(|node| node.unpublished);
+        // Onto a published file it does not move in memory alone: the name would hide an object that is still there.
+        let is_unpublished = |ino| self.namespace.peek(ino).is_some_and(|node| node.unpublished);
+        let in_memory = is_unpublished(ino) && target.is_none_or(is_unpublished);
         let moves_in_memory = match &writer {
-            Some(writer) if unpublished => writer.retarget(key.clone()),
+            Some(writer) if in_memory => writer.retarget(key.clone()),
             _ => false,
         };
         if !moves_in_memory {

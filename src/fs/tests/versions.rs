@@ -154,3 +154,17 @@ async fn appending_after_another_writer_grew_the_file_appends_at_its_new_end() {
     mount.close(opened.handle).await.expect("no conflict");
     assert_eq!(mount.bucket.content("log").expect("published"), &b"one\ntwo\nthree\n"[..]);
 }
+
+#[tokio::test]
+async fn a_file_can_be_renamed_again_at_once() {
+    let mount = Mount::new();
+    let new = NewFile { mode: 0o40_755, uid: 0, gid: 0 };
+    let outer = mount.fs.mkdir(Ino::ROOT, OsStr::new("d"), new).await.expect("free").ino;
+    mount.bucket.put_directly("a", "x");
+    mount.wait();
+    let inner = mount.fs.mkdir(outer, OsStr::new("e"), new).await.expect("free").ino;
+    mount.fs.rename((Ino::ROOT, OsStr::new("a")), (inner, OsStr::new("a")), false).await.expect("present");
+    assert_eq!(mount.bucket.keys(), ["d/", "d/e/", "d/e/a"]);
+    mount.fs.rename((inner, OsStr::new("a")), (outer, OsStr::new("a")), false).await.expect("present");
+    assert_eq!(mount.bucket.keys(), ["d/", "d/a", "d/e/"]);
+}
