@@ -1,5 +1,302 @@
 //! What was typed, and what it means: a validated configuration, every limit with its unit in its name.
 
+pub mod cli;
+mod fstab;
 mod limits;
+mod measures;
+mod memory;
 
+use std::path::PathBuf;
+
+use self::cli::{MountArgs, S3Args};
 pub use self::limits::{AttributeDefaults, NamespaceLimits, ReadLimits, WriteLimits};
+
+/// What is wrong with what was typed; each says cause and remedy in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// No bucket or no directory.
+    #[error("{0} is missing: write s3mount BUCKET[/PREFIX] DIR")]
+    Missing(&'static str),
+    /// The bucket's name cannot be one.
+    #[error("{0:?} is no bucket name: 3 to 63 lower-case letters, digits, dots and dashes")]
+    Bucket(String),
+    /// The prefix has no path.
+    #[error("the prefix {0:?} has an empty, `.` or `..` part: such keys have no path")]
+    Prefix(String),
+    /// An unknown word behind `-o`.
+    #[error("unknown option {0:?}{}", .1.map_or(String::from("; s3mount --help lists them"), |near| format!("; did you mean {near:?}?")))]
+    Unknown(String, Option<&'static str>),
+    /// A value that cannot be one.
+    #[error("bad value for {0}: {1}")]
+    Value(String, String),
+    /// Two options that exclude each other.
+    #[error("{0} and {1} contradict each other: leave one out")]
+    Contradiction(&'static str, &'static str),
+}
+
+/// How to reach S3.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct S3Config {
+    /// Another server than Amazon's.
+    pub endpoint_url: Option<String>,
+    /// Region, if it was said.
+    pub region: Option<String>,
+    /// Profile of the AWS configuration files.
+    pub profile: Option<String>,
+    /// No credentials.
+    pub no_sign_request: bool,
+    /// The bucket is named in the path. Set for endpoints that are an IP address or localhost.
+    pub force_path_style: bool,
+}
+
+/// One mount, as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountConfig {
+    /// Bucket.
+    pub bucket: String,
+    /// What all keys begin with: empty, or ending in `/`.
+    pub prefix: String,
+    /// Directory to mount on, as typed.
+    pub dir: PathBuf,
+    /// Stay in the foreground.
+    pub foreground: bool,
+    /// How to reach S3.
+    pub s3: S3Config,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// Let all users in.
+    pub allow_other: bool,
+    /// Let root in.
+    pub allow_root: bool,
+    /// Owners and modes.
+    pub defaults: AttributeDefaults,
+    /// Limits of the namespace.
+    pub namespace: NamespaceLimits,
+    /// Limits of the read engine.
+    pub read: ReadLimits,
+    /// Limits of the write engine.
+    pub write: WriteLimits,
+    /// What to log.
+    pub log_level: String,
+    /// Where to log in the background.
+    pub log_file: Option<PathBuf>,
+    /// Where state is kept, if it was said.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Largest part size that can be asked for: a part is sent as one request and held in memory whole.
+const PART_BYTES_MAX: u64 = 512 << 20;
+
+impl S3Config {
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// A bad endpoint; options that exclude each other.
+    pub fn new(arguments: S3Args) -> Result<Self, ConfigError> {
+        if arguments.no_sign_request && arguments.profile.is_some() {
+            return Err(ConfigError::Contradiction("no-sign-request", "profile"));
+        }
+        let host = match &arguments.endpoint_url {
+            Some(url) => Some(host_of(url).ok_or_else(|| {
+                ConfigError::Value("endpoint-url".into(), format!("{url:?} is no http:// or https:// address"))
+            })?),
+            None => None,
+        };
+        let by_address = host.is_some_and(|host| host == "localhost" || host.parse::<std::net::IpAddr>().is_ok());
+        Ok(Self {
+            endpoint_url: arguments.endpoint_url,
+            region: arguments.region,
+            profile: arguments.profile,
+            no_sign_request: arguments.no_sign_request,
+            force_path_style: arguments.force_path_style || by_address,
+        })
+    }
+}
+
+/// The host of a URL, without brackets and port.
+fn host_of(url: &str) -> Option<String> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let authority = rest.split('/').next().filter(|authority| !authority.is_empty())?;
+    if let Some(bracketed) = authority.strip_prefix('[') {
+        return Some(bracketed.split(']').next()?.to_owned());
+    }
+    Some(authority.split(':').next()?.to_owned())
+}
+
+impl MountConfig {
+    /// Checks what was typed. `ids` are user and group of who mounts.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn new(mut arguments: MountArgs, ids: (u32, u32)) -> Result<Self, ConfigError> {
+        for list in std::mem::take(&mut arguments.options) {
+            fstab::apply(&list, &mut arguments)?;
+        }
+        let source = arguments.source.as_deref().ok_or(ConfigError::Missing("the bucket"))?;
+        let (bucket, prefix) = parse_source(source)?;
+        let dir = arguments.dir.clone().ok_or(ConfigError::Missing("the directory"))?;
+        if arguments.allow_other && arguments.allow_root {
+            return Err(ConfigError::Contradiction("allow-other", "allow-root"));
+        }
+        let defaults = AttributeDefaults {
+            uid: arguments.uid.unwrap_or(ids.0),
+            gid: arguments.gid.unwrap_or(ids.1),
+            file_mode: mode("file-mode", arguments.file_mode.as_deref())?.unwrap_or(0o644),
+            dir_mode: mode("dir-mode", arguments.dir_mode.as_deref())?.unwrap_or(0o755),
+        };
+        let (mut read, mut write) = (ReadLimits::default(), WriteLimits::default());
+        memory::divide(memory_limit(arguments.memory_limit.as_deref())?, &mut read, &mut write);
+        if let Some(part_bytes) = part_size(arguments.part_size.as_deref())? {
+            write.part_bytes = part_bytes;
+            write.single_put_bytes_max = part_bytes;
+        }
+        if let Some(uploads) = arguments.max_concurrency {
+            if uploads == 0 {
+                return Err(ConfigError::Value("max-concurrency".into(), "at least 1".into()));
+            }
+            write.uploads_max = uploads;
+        }
+        let mut namespace = NamespaceLimits::default();
+        if let Some(text) = &arguments.metadata_ttl {
+            namespace.metadata_ttl = measures::duration(text).ok_or_else(|| {
+                ConfigError::Value("metadata-ttl".into(), format!("{text:?} is no time such as 500ms, 10s or 5m"))
+            })?;
+        }
+        Ok(Self {
+            bucket,
+            prefix,
+            dir,
+            foreground: arguments.foreground,
+            s3: S3Config::new(arguments.s3)?,
+            read_only: arguments.read_only,
+            allow_other: arguments.allow_other,
+            allow_root: arguments.allow_root,
+            defaults,
+            namespace,
+            read,
+            write,
+            log_level: arguments.log_level.unwrap_or_else(|| "info".into()),
+            log_file: arguments.log_file,
+            state_dir: arguments.state_dir,
+        })
+    }
+}
+
+fn mode(name: &str, text: Option<&str>) -> Result<Option<u32>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    match measures::mode(text) {
+        Some(mode) => Ok(Some(mode)),
+        None => Err(ConfigError::Value(name.into(), format!("{text:?} is no octal mode such as 644"))),
+    }
+}
+
+fn size(name: &str, text: &str) -> Result<u64, ConfigError> {
+    measures::size_bytes(text)
+        .ok_or_else(|| ConfigError::Value(name.into(), format!("{text:?} is no size such as 512MiB or 4GiB")))
+}
+
+fn memory_limit(text: Option<&str>) -> Result<u64, ConfigError> {
+    let Some(text) = text else { return Ok((memory::present_bytes() / 4).max(memory::MEMORY_BYTES_MIN)) };
+    let bytes = size("memory-limit", text)?;
+    if bytes < memory::MEMORY_BYTES_MIN {
+        return Err(ConfigError::Value("memory-limit".into(), "at least 64MiB".into()));
+    }
+    Ok(bytes)
+}
+
+fn part_size(text: Option<&str>) -> Result<Option<u64>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    let bytes = size("part-size", text)?;
+    // Parts are made of whole pages of 1 MiB.
+    if !(5 << 20..=PART_BYTES_MAX).contains(&bytes) || bytes % (1 << 20) != 0 {
+        return Err(ConfigError::Value("part-size".into(), "5MiB to 512MiB, in whole MiB".into()));
+    }
+    Ok(Some(bytes))
+}
+
+/// Bucket and prefix of `BUCKET[/PREFIX]` or `s3://BUCKET[/PREFIX]`.
+fn parse_source(source: &str) -> Result<(String, String), ConfigError> {
+    let source = source.strip_prefix("s3://").unwrap_or(source);
+    let (bucket, prefix) = source.split_once('/').unwrap_or((source, ""));
+    let letters = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b".-_".contains(&letter);
+    if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(letters) {
+        return Err(ConfigError::Bucket(bucket.to_owned()));
+    }
+    let prefix = prefix.trim_end_matches('/');
+    if prefix.is_empty() {
+        return Ok((bucket.to_owned(), String::new()));
+    }
+    if prefix.split('/').any(|name| matches!(name, "" | "." | "..")) {
+        return Err(ConfigError::Prefix(prefix.to_owned()));
+    }
+    Ok((bucket.to_owned(), format!("{prefix}/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: impl FnOnce(&mut MountArgs)) -> Result<MountConfig, ConfigError> {
+        let mut arguments =
+            MountArgs { source: Some("bucket".into()), dir: Some("/mnt".into()), ..MountArgs::default() };
+        change(&mut arguments);
+        MountConfig::new(arguments, (1000, 1000))
+    }
+
+    #[test]
+    fn sources_are_read() {
+        for (source, bucket, prefix) in [
+            ("bucket", "bucket", ""),
+            ("s3://unmount", "unmount", ""),
+            ("bucket/a/b/", "bucket", "a/b/"),
+            ("s3://bucket/a,b", "bucket", "a,b/"),
+        ] {
+            assert_eq!(parse_source(source), Ok((bucket.to_owned(), prefix.to_owned())), "{source}");
+        }
+        assert!(matches!(parse_source("No"), Err(ConfigError::Bucket(_))));
+        assert!(matches!(parse_source("bucket/a//b"), Err(ConfigError::Prefix(_))));
+        assert!(matches!(parse_source("bucket/../b"), Err(ConfigError::Prefix(_))));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let both = config(|it| (it.allow_other, it.allow_root) = (true, true));
+        assert_eq!(both, Err(ConfigError::Contradiction("allow-other", "allow-root")));
+        let rw = config(|it| {
+            it.read_only = true;
+            it.options = vec!["rw".into()];
+        });
+        assert_eq!(rw, Err(ConfigError::Contradiction("rw", "read-only")));
+        let anonymous = config(|it| {
+            it.s3.no_sign_request = true;
+            it.s3.profile = Some("p".into());
+        });
+        assert_eq!(anonymous, Err(ConfigError::Contradiction("no-sign-request", "profile")));
+    }
+
+    #[test]
+    fn path_style_is_chosen_for_addresses() {
+        for (url, path_style) in [
+            ("http://127.0.0.1:9000", true),
+            ("http://localhost:9000/", true),
+            ("http://[::1]:9000", true),
+            ("https://s3.example.com", false),
+        ] {
+            let s3 = S3Config::new(S3Args { endpoint_url: Some(url.into()), ..S3Args::default() }).expect("a good URL");
+            assert_eq!(s3.force_path_style, path_style, "{url}");
+        }
+        assert!(S3Config::new(S3Args { endpoint_url: Some("ftp://x".into()), ..S3Args::default() }).is_err());
+    }
+
+    #[test]
+    fn options_reach_the_limits() {
+        let config = config(|it| {
+            it.options = vec!["memory_limit=1GiB,part-size=16MiB,metadata-ttl=0,file_mode=600".into()];
+        })
+        .expect("good options");
+        assert_eq!(config.write.part_bytes, 16 << 20);
+        assert_eq!(config.defaults.file_mode, 0o600);
+        assert!(config.namespace.metadata_ttl.is_zero());
+        assert_eq!(config.read.cache_bytes + config.read.in_flight_bytes + config.write.staging_bytes, 1 << 30);
+    }
+}

@@ -1,1 +1,3 @@
 //! A metrics snapshot for the world outside.
+
+pub mod status;

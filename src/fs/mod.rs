@@ -40,7 +40,7 @@ pub use self::sync::Drained;
 use crate::clock::Clock;
 use crate::config::AttributeDefaults;
 use crate::metrics::Metrics;
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, NamespaceEvent};
 // What the answers are made of, for the room above.
 pub use crate::namespace::{DirectoryEntry, Node, NodeKind};
 use crate::read::ReadEngine;
@@ -99,7 +99,7 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
-    /// Composes a file system. What the kernel should forget comes out of the receiver, never from inside a handler.
+    /// Composes a file system; call it in a tokio runtime. What the kernel should forget comes out of the receiver, never from inside a handler.
     pub fn new(
         namespace: Namespace,
         read: ReadEngine,
@@ -109,6 +109,13 @@ impl FileSystem {
         clock: Clock,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<KernelEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
+        let (mut changed, forward) = (namespace.events(), events.clone());
+        tokio::spawn(async move {
+            while let Some(NamespaceEvent::EntryChanged { parent, name }) = changed.recv().await {
+                // Nobody listens where there is no kernel, as in a test.
+                let _ = forward.send(KernelEvent::Entry { parent, name: name.to_string() });
+            }
+        });
         let open = OpenInodes::new(namespace.clone());
         let fs = Self {
             namespace,

@@ -3,6 +3,7 @@
 mod adapter;
 mod attr;
 mod errno;
+pub mod mount;
 mod notify;
 mod reply;
 pub mod session;

@@ -1,1 +1,37 @@
 //! Building the program, running it and ending it in order.
+//!
+//! `run` is the only place that builds things. A process forks before it has threads; it says that it is ready only after
+//! the mount answers; every orderly end (unmount, a signal) takes the same way, `shutdown`.
+
+pub mod daemonize;
+pub mod log;
+pub mod place;
+pub mod run;
+mod shutdown;
+mod systemd;
+
+/// Why a command failed: one line of cause and remedy, and the exit bit of mount(8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// 1 usage, 2 system, 32 mount failed.
+    pub code: u8,
+    /// Cause and remedy.
+    pub line: String,
+}
+
+impl Failure {
+    /// What was typed is wrong.
+    pub fn usage(line: impl Into<String>) -> Self {
+        Self { code: 1, line: line.into() }
+    }
+
+    /// The machine does not let us.
+    pub fn system(line: impl Into<String>) -> Self {
+        Self { code: 2, line: line.into() }
+    }
+
+    /// The mount did not come to be.
+    pub fn mount(line: impl Into<String>) -> Self {
+        Self { code: 32, line: line.into() }
+    }
+}

@@ -1,0 +1,40 @@
+//! `s3mount BUCKET[/PREFIX] DIR`.
+
+use crate::config::cli::MountArgs;
+use crate::config::MountConfig;
+use crate::lifecycle::daemonize::{self, Side};
+use crate::lifecycle::{Failure, log, place, run};
+
+/// Mounts, in the foreground or behind a daemon that answers.
+pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
+    let ids = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let config = MountConfig::new(arguments, ids).map_err(|error| Failure::usage(error.to_string()))?;
+    let dir = place::mount_point(&config.dir)?;
+    let root = place::state_root(config.state_dir.as_deref());
+    let state = place::state_dir(&root, &config.bucket, &config.prefix)?;
+    let usage = |error: anyhow::Error| Failure::usage(format!("{error:#}"));
+    let system = |error: anyhow::Error| Failure::system(format!("{error:#}"));
+    if config.foreground {
+        log::to_stderr(&config.log_level).map_err(usage)?;
+        return run::serve(&config, &dir, &state, None);
+    }
+    let file = config.log_file.as_deref().map(std::path::absolute).transpose();
+    let file = file.map_err(|error| system(error.into()))?.unwrap_or_else(|| root.join("s3mount.log"));
+    match daemonize::split().map_err(system)? {
+        Side::Parent(waiting) => waiting.wait().map_err(|(code, line)| Failure { code, line }),
+        Side::Child(speaking) => {
+            if let Err(error) = log::to_file(&config.log_level, &file) {
+                speaking.failed(2, &format!("{error:#}"));
+                std::process::exit(2);
+            }
+            match run::serve(&config, &dir, &state, Some(speaking.clone())) {
+                Ok(()) => std::process::exit(0),
+                Err(Failure { code, line }) => {
+                    tracing::error!("{line}");
+                    speaking.failed(code, &line);
+                    std::process::exit(i32::from(code));
+                }
+            }
+        }
+    }
+}

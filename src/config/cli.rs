@@ -1,0 +1,181 @@
+//! The command line, as clap reads it. Nothing here is checked against the machine or against other options: see `mod.rs`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Mounts an S3 bucket as a file system.
+#[derive(Debug, Parser)]
+#[command(
+    name = "s3mount",
+    version,
+    about = "Mounts an S3 bucket as a file system",
+    long_about = "Mounts an S3 bucket as a file system: one file is one plain object.\n\n  \
+        s3mount my-bucket /mnt/data\n  s3mount my-bucket/some/prefix /mnt/part -o ro,allow_other\n  \
+        s3mount unmount /mnt/data",
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Another thing to do than to mount.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What to mount, and how.
+    #[command(flatten)]
+    pub mount: MountArgs,
+}
+
+/// Everything but mounting. A bucket of one of these names is written `s3://NAME`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Wait until everything is in S3, then unmount
+    Unmount(UnmountArgs),
+    /// Show what a mount is doing
+    Status(StatusArgs),
+    /// Bring back bytes that could not be uploaded
+    Recover(RecoverArgs),
+}
+
+/// `s3mount unmount`.
+#[derive(Debug, Args)]
+pub struct UnmountArgs {
+    /// Where the bucket is mounted
+    pub dir: PathBuf,
+}
+
+/// `s3mount status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Where the bucket is mounted; all mounts of this user if left out
+    pub dir: Option<PathBuf>,
+    /// Print one JSON object for each mount
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `s3mount recover`.
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    /// What to do; list if left out
+    #[command(subcommand)]
+    pub action: Option<RecoverAction>,
+    /// Where the mounts keep their state
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+    /// How to reach S3, for export and push
+    #[command(flatten)]
+    pub s3: S3Args,
+}
+
+/// What to do with kept bytes.
+#[derive(Debug, Subcommand)]
+pub enum RecoverAction {
+    /// Show what is kept
+    List,
+    /// Write a kept file, whole, to a local path
+    Export {
+        /// Name of what is kept, as `list` shows it
+        id: String,
+        /// Local file to make
+        path: PathBuf,
+        /// Put zeros where the object that was written over is gone
+        #[arg(long)]
+        holes: bool,
+    },
+    /// Upload a kept file to its key
+    Push {
+        /// Name of what is kept, as `list` shows it
+        id: String,
+        /// Replace what stands at the key now
+        #[arg(long)]
+        force: bool,
+    },
+    /// Delete what is kept, for good
+    Discard {
+        /// Name of what is kept, as `list` shows it
+        id: String,
+    },
+}
+
+/// How to reach S3.
+#[derive(Clone, Debug, Default, Args)]
+pub struct S3Args {
+    /// Another S3 server than Amazon's
+    #[arg(long, value_name = "URL", global = true)]
+    pub endpoint_url: Option<String>,
+    /// Region of the bucket [default: environment, profile, instance, or what S3 says]
+    #[arg(long, value_name = "REGION", global = true)]
+    pub region: Option<String>,
+    /// Profile of the AWS configuration files
+    #[arg(long, value_name = "NAME", global = true)]
+    pub profile: Option<String>,
+    /// Send requests without credentials, for public buckets
+    #[arg(long, global = true)]
+    pub no_sign_request: bool,
+    /// Name the bucket in the path, not in the host [default for IP addresses and localhost]
+    #[arg(long, global = true)]
+    pub force_path_style: bool,
+}
+
+/// What to mount, and how.
+#[derive(Clone, Debug, Default, Args)]
+pub struct MountArgs {
+    /// Bucket, bucket and prefix, or s3://BUCKET[/PREFIX]
+    #[arg(value_name = "BUCKET[/PREFIX]")]
+    pub source: Option<String>,
+    /// Empty directory to mount on
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Stay in the foreground and log to stderr
+    #[arg(short = 'f', long)]
+    pub foreground: bool,
+    /// How to reach S3
+    #[command(flatten)]
+    pub s3: S3Args,
+    /// Refuse every change
+    #[arg(long)]
+    pub read_only: bool,
+    /// Let all users in, as far as modes allow
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Let root in beside the user who mounts
+    #[arg(long)]
+    pub allow_root: bool,
+    /// Owner of all files [default: who mounts]
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<u32>,
+    /// Group of all files [default: who mounts]
+    #[arg(long, value_name = "GID")]
+    pub gid: Option<u32>,
+    /// Mode of files, octal [default: 644]
+    #[arg(long, value_name = "MODE")]
+    pub file_mode: Option<String>,
+    /// Mode of directories, octal [default: 755]
+    #[arg(long, value_name = "MODE")]
+    pub dir_mode: Option<String>,
+    /// How old names and attributes may be, such as 500ms, 10s, 5m or 0 [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub metadata_ttl: Option<String>,
+    /// Memory for cached and unpublished bytes, such as 4GiB [default: a quarter of what there is]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<String>,
+    /// Size of the first thousand parts of an upload, 5MiB to 512MiB [default: 8MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub part_size: Option<String>,
+    /// Uploads in flight [default: 32]
+    #[arg(long, value_name = "N")]
+    pub max_concurrency: Option<usize>,
+    /// What to log: error, warn, info, debug or trace, or a filter such as s3mount::store=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Where to log when not in the foreground [default: s3mount.log in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// Where unpublished bytes are kept [default: /var/lib/s3mount, or ~/.local/state/s3mount]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Options as mount(8) and fstab write them: every long option, and the ordinary mount words
+    #[arg(short = 'o', value_name = "OPTION[,...]")]
+    pub options: Vec<String>,
+}

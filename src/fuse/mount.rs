@@ -1,0 +1,286 @@
+//! mount(2) and its end: a FUSE device that is mounted, and the unmounting of that mount and no other.
+//!
+//! As root the kernel is asked directly; otherwise fusermount3 does it and hands the device over a socket
+//! (`_FUSE_COMMFD`, libfuse's `fusermount.c`). fuser's own mounting is not used: it unmounts by path, so that it can hit a
+//! stranger who mounted there since, and lets a comma in the source's name add options.
+
+use std::ffi::CString;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::cmsg_space;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
+
+/// What to mount.
+#[derive(Clone, Debug)]
+pub struct MountRequest {
+    /// Directory to mount on, absolute.
+    pub dir: PathBuf,
+    /// What mount(8) and df(1) show as the source.
+    pub source: String,
+    /// MS_RDONLY.
+    pub read_only: bool,
+    /// The kernel lets other users in.
+    pub others: bool,
+}
+
+/// A mount of ours.
+#[derive(Debug)]
+pub struct Mounted {
+    dir: PathBuf,
+    /// The device number of the mount: which tells ours from another at the same path.
+    device: u64,
+    by_root: bool,
+}
+
+/// Mounts; the device must be served at once (see `session::serve`), for the kernel waits for its INIT.
+///
+/// # Errors
+/// What mount(2) or fusermount3 said. Nothing is left mounted.
+pub fn mount_fuse(request: &MountRequest) -> io::Result<(OwnedFd, Mounted)> {
+    let by_root = nix::unistd::geteuid().is_root();
+    let device = if by_root { mount_as_root(request)? } else { mount_by_fusermount(request)? };
+    match device_of(&request.dir) {
+        Some(number) => Ok((device, Mounted { dir: request.dir.clone(), device: number, by_root })),
+        None => Err(io::Error::other("the kernel does not list the new mount")),
+    }
+}
+
+fn mount_as_root(request: &MountRequest) -> io::Result<OwnedFd> {
+    let device = std::fs::File::options().read(true).write(true).open("/dev/fuse").map_err(|error| {
+        io::Error::new(error.kind(), format!("/dev/fuse cannot be opened ({error}): is the fuse module loaded?"))
+    })?;
+    let mode = std::fs::metadata(&request.dir)?.mode() & libc::S_IFMT;
+    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    let mut data = format!(
+        "fd={},rootmode={mode:o},user_id={uid},group_id={gid},default_permissions",
+        device.as_raw_fd()
+    );
+    if request.others {
+        data.push_str(",allow_other");
+    }
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    if request.read_only {
+        flags |= MsFlags::MS_RDONLY;
+    }
+    // The source is an argument of its own here, so that nothing in it can become an option.
+    mount(Some(request.source.as_str()), &request.dir, Some("fuse.s3mount"), flags, Some(data.as_str()))?;
+    Ok(device.into())
+}
+
+fn mount_by_fusermount(request: &MountRequest) -> io::Result<OwnedFd> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty())?;
+    let mut options = format!("fsname={},subtype=s3mount,default_permissions,nosuid,nodev", escaped(&request.source));
+    for (wanted, word) in [(request.others, ",allow_other"), (request.read_only, ",ro")] {
+        if wanted {
+            options.push_str(word);
+        }
+    }
+    nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    let output = ["fusermount3", "fusermount"]
+        .iter()
+        .map(|program| {
+            Command::new(program)
+                .args(["-o", &options, "--"])
+                .arg(&request.dir)
+                .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
+                .stdin(Stdio::null())
+                .output()
+        })
+        .find(|outcome| !matches!(outcome, Err(error) if error.kind() == io::ErrorKind::NotFound))
+        .unwrap_or_else(|| Err(io::Error::other("fusermount3 is missing: install the package fuse3, or mount as root")))?;
+    drop(theirs);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(said.trim().trim_start_matches("fusermount3: ").to_owned()));
+    }
+    receive_device(&ours)
+}
+
+fn receive_device(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    let mut byte = [0; 1];
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    let mut space = cmsg_space!([std::os::fd::RawFd; 1]);
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), MsgFlags::empty())?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control
+            && let Some(&descriptor) = descriptors.first()
+        {
+            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        }
+    }
+    Err(io::Error::other("fusermount3 handed no device over"))
+}
+
+/// A source's name with what parts options escaped, as fusermount3 understands it.
+fn escaped(source: &str) -> String {
+    source.replace('\\', "\\\\").replace(',', "\\,")
+}
+
+impl Mounted {
+    /// Where it is mounted.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Device number, as `/proc/self/mountinfo` spells it: major and minor.
+    pub fn device(&self) -> (u64, u64) {
+        (u64::from(libc::major(self.device)), u64::from(libc::minor(self.device)))
+    }
+
+    /// Whether it is still there, and not another one in its place.
+    pub fn is_there(&self) -> bool {
+        device_of(&self.dir) == Some(self.device)
+    }
+
+    /// Unmounts, unless a program still uses the mount.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if one does; what umount(2) or fusermount3 said.
+    pub fn unmount(&self) -> io::Result<()> {
+        if !self.is_there() {
+            return Ok(());
+        }
+        if self.by_root {
+            return Ok(umount2(&self.dir, MntFlags::UMOUNT_NOFOLLOW)?);
+        }
+        let output = Command::new("fusermount3").args(["-u", "--"]).arg(&self.dir).stdin(Stdio::null()).output()?;
+        match String::from_utf8_lossy(&output.stderr) {
+            _ if output.status.success() => Ok(()),
+            said if said.contains("busy") => Err(io::ErrorKind::ResourceBusy.into()),
+            said => Err(io::Error::other(said.trim().to_owned())),
+        }
+    }
+
+    /// Takes the mount out of the tree at once; programs that still use it may go on until they close (MNT_DETACH). Does
+    /// nothing if it is gone.
+    ///
+    /// # Errors
+    /// What umount(2) or fusermount3 said.
+    pub fn detach(&self) -> io::Result<()> {
+        if !self.is_there() {
+            return Ok(());
+        }
+        detach(&self.dir, self.by_root)
+    }
+}
+
+/// Detaches whatever is mounted at `dir`.
+///
+/// # Errors
+/// What umount(2) or fusermount3 said.
+pub fn detach(dir: &Path, by_root: bool) -> io::Result<()> {
+    if by_root {
+        return Ok(umount2(dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?);
+    }
+    let output = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(dir).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+/// One line of `/proc/self/mountinfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Device number, as stat(2) has it in st_dev.
+    pub device: u64,
+    /// Where it is mounted.
+    pub dir: PathBuf,
+    /// Type, such as `fuse.s3mount`.
+    pub kind: String,
+    /// Source.
+    pub source: String,
+}
+
+/// All mounts, in the order in which they were made. Asks no mount anything, so that a dead one does no harm.
+pub fn mounts() -> Vec<MountEntry> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().filter_map(parse_mountinfo).collect()
+}
+
+/// proc_pid_mountinfo(5): `36 35 98:0 /root /dir options - type source super-options`.
+fn parse_mountinfo(line: &str) -> Option<MountEntry> {
+    let (before, behind) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(2);
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let dir = fields.nth(1)?;
+    let mut behind = behind.split(' ');
+    Some(MountEntry {
+        device: libc::makedev(major.parse().ok()?, minor.parse().ok()?),
+        dir: PathBuf::from(std::ffi::OsStr::from_bytes(&unescaped(dir))),
+        kind: behind.next()?.to_owned(),
+        source: String::from_utf8_lossy(&unescaped(behind.next()?)).into_owned(),
+    })
+}
+
+/// Blanks and backslashes are written as `\040` and the like.
+fn unescaped(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let octal = bytes.get(at + 1..at + 4).filter(|_| bytes[at] == b'\\');
+        let letter = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        out.push(letter.unwrap_or(bytes[at]));
+        at += if letter.is_some() { 4 } else { 1 };
+    }
+    out
+}
+
+/// The device of the topmost mount at `dir`, without touching it.
+fn device_of(dir: &Path) -> Option<u64> {
+    mounts().into_iter().rev().find(|entry| entry.dir == dir).map(|entry| entry.device)
+}
+
+/// Whether the mount at `dir` answers: statfs(2) reaches the daemon.
+///
+/// # Errors
+/// `ENOTCONN` where the daemon is dead.
+pub fn answers(dir: &Path) -> io::Result<()> {
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    let mut buffer = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: `path` ends in NUL and `buffer` is as large as the kernel writes.
+    let outcome = unsafe { libc::statfs(path.as_ptr(), buffer.as_mut_ptr()) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Raises the read-ahead of a mount to `kibibytes`, where that is permitted. The kernel reads ahead by the device's
+/// `read_ahead_kb` (Documentation/ABI/testing/sysfs-class-bdi); 128 KiB is its default and too little for S3.
+///
+/// # Errors
+/// Not root, or no such device.
+pub fn raise_read_ahead(mounted: &Mounted, kibibytes: u64) -> io::Result<()> {
+    let (major, minor) = mounted.device();
+    std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), kibibytes.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_is_read() {
+        let line = r"36 35 0:98 / /mnt/my\040data rw,nosuid shared:1 - fuse.s3mount bucket\054x rw,user_id=0";
+        let entry = parse_mountinfo(line).expect("a good line");
+        assert_eq!(entry.dir, Path::new("/mnt/my data"));
+        assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("fuse.s3mount", "bucket,x"));
+        assert_eq!(entry.device, libc::makedev(0, 98));
+    }
+
+    #[test]
+    fn a_comma_in_the_source_is_no_option() {
+        assert_eq!(escaped(r"b/a,allow_other\"), r"b/a\,allow_other\\");
+    }
+
+    #[test]
+    fn this_machine_has_a_root_mount() {
+        assert!(device_of(Path::new("/")).is_some());
+    }
+}

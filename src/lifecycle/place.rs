@@ -1,0 +1,101 @@
+//! Where things go: the directory to mount on, and the directory for what must survive the process.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use crate::fuse::mount::{self, MountEntry};
+
+/// Checks the directory to mount on and makes its path absolute. A dead mount of ours is taken away first.
+///
+/// # Errors
+/// It is not there, is no directory, is not empty, or something is mounted on it: one line each.
+pub fn mount_point(dir: &Path) -> Result<PathBuf, Failure> {
+    let shown = dir.display();
+    let absolute = std::path::absolute(dir).map_err(|error| Failure::mount(format!("{shown}: {error}")))?;
+    take_dead_mount_away(&absolute)?;
+    let absolute = match std::fs::canonicalize(&absolute) {
+        Ok(absolute) => absolute,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Failure::mount(format!("{shown} does not exist: make it with mkdir -p {shown}")));
+        }
+        Err(error) => return Err(Failure::mount(format!("{shown} cannot be used: {error}"))),
+    };
+    take_dead_mount_away(&absolute)?;
+    if let Some(entry) = mounted_at(&absolute) {
+        return Err(Failure::mount(format!(
+            "{shown} is already mounted ({}): unmount it first, or take another directory",
+            entry.source
+        )));
+    }
+    match std::fs::read_dir(&absolute) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(Failure::mount(format!("{shown} is not a directory: name one to mount on")))
+        }
+        Err(error) => Err(Failure::mount(format!("{shown} cannot be read: {error}"))),
+        Ok(mut names) if names.next().is_some() => Err(Failure::mount(format!(
+            "{shown} is not empty, and what is in it would be hidden: take an empty directory"
+        ))),
+        Ok(_) => Ok(absolute),
+    }
+}
+
+/// The topmost mount at a directory.
+pub fn mounted_at(dir: &Path) -> Option<MountEntry> {
+    mount::mounts().into_iter().rev().find(|entry| entry.dir == dir && entry.kind != "autofs")
+}
+
+/// A mount whose daemon is dead answers "Transport endpoint is not connected" for ever.
+fn take_dead_mount_away(dir: &Path) -> Result<(), Failure> {
+    let Some(entry) = mounted_at(dir) else { return Ok(()) };
+    let dead = |error: &io::Error| error.raw_os_error() == Some(libc::ENOTCONN);
+    if !mount::answers(dir).is_err_and(|error| dead(&error)) {
+        return Ok(());
+    }
+    if entry.kind != "fuse.s3mount" {
+        return Err(Failure::mount(format!(
+            "{} is a dead mount of another program ({}): take it away with umount -l {}",
+            dir.display(),
+            entry.kind,
+            dir.display()
+        )));
+    }
+    mount::detach(dir, nix::unistd::geteuid().is_root()).map_err(|error| {
+        Failure::mount(format!("{} is a dead mount and cannot be taken away: {error}", dir.display()))
+    })
+}
+
+/// The directory for state: as said, `/var/lib/s3mount` for root, `$XDG_STATE_HOME/s3mount` otherwise.
+pub fn state_root(said: Option<&Path>) -> PathBuf {
+    if let Some(dir) = said {
+        return std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    }
+    if let Some(dir) = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
+        return PathBuf::from(dir).join("s3mount");
+    }
+    match std::env::var_os("HOME").filter(|_| !nix::unistd::geteuid().is_root()) {
+        Some(home) => PathBuf::from(home).join(".local/state/s3mount"),
+        None => PathBuf::from("/var/lib/s3mount"),
+    }
+}
+
+/// The directory for the state of one bucket and prefix, made if it is not there.
+///
+/// # Errors
+/// It cannot be made or written.
+pub fn state_dir(root: &Path, bucket: &str, prefix: &str) -> Result<PathBuf, Failure> {
+    let name = format!("{bucket}/{prefix}");
+    let hash = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, name.as_bytes());
+    let dir = root.join(format!("{bucket}-{hash:016x}"));
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    let made = builder.create(&dir).and_then(|()| std::fs::write(dir.join("bucket"), format!("{name}\n")));
+    made.map_err(|error| {
+        Failure::system(format!(
+            "the state directory {} cannot be written ({error}): name another with --state-dir",
+            dir.display()
+        ))
+    })?;
+    Ok(dir)
+}

@@ -1,0 +1,205 @@
+//! The composition root: from a configuration to a mount that is served until it ends.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::mpsc;
+
+use super::daemonize::Speaking;
+use super::shutdown::{self, Mount};
+use super::{Failure, place, systemd};
+use crate::clock::Clock;
+use crate::config::{MountConfig, S3Config};
+use crate::export::status::{self, Status, StatusSource};
+use crate::fs::{FileSystem, FileSystemOptions};
+use crate::fuse::mount::{self, MountRequest};
+use crate::fuse::session::{self, SessionOptions};
+use crate::memory::PagePool;
+use crate::metrics::Metrics;
+use crate::namespace::Namespace;
+use crate::read::ReadEngine;
+use crate::store::s3::{ConnectError, S3Settings, connect};
+use crate::store::{ObjectStore, StoreCapabilities};
+use crate::write::{Journal, WriteEngine};
+
+/// Read-ahead of the kernel in KiB: at 4 MiB the page cache passes 2.3 GB/s, at the default of 128 KiB 0.5-1.5.
+const READ_AHEAD_KIBIBYTES: u64 = 4096;
+/// Pages that are kept for the next taker, in bytes: enough for a stream's window.
+const RETAINED_BYTES_MAX: u64 = 64 << 20;
+
+/// How to reach a bucket, for the store.
+pub fn s3_settings(s3: &S3Config, bucket: &str, prefix: &str, read_only: bool) -> S3Settings {
+    S3Settings {
+        prefix: prefix.to_owned(),
+        endpoint_url: s3.endpoint_url.clone(),
+        region: s3.region.clone(),
+        profile: s3.profile.clone(),
+        no_sign_request: s3.no_sign_request,
+        force_path_style: s3.force_path_style,
+        read_only,
+        ..S3Settings::new(bucket)
+    }
+}
+
+/// A failure to reach a bucket as a failure of a command.
+pub fn connect_failure(error: &ConnectError) -> Failure {
+    if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::mount(error.to_string()) }
+}
+
+/// Mounts and serves until the mount ends. `parent` hears when the mount answers, or why it never will.
+///
+/// # Errors
+/// The mount did not come to be; then nothing is left mounted.
+pub fn serve(config: &MountConfig, dir: &Path, state: &Path, parent: Option<Speaking>) -> Result<(), Failure> {
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("s3mount")
+        .build()
+        .map_err(|error| Failure::system(format!("no threads can be made: {error}")))?;
+    let outcome = runtime.block_on(serve_here(config, dir, state, parent));
+    // Tasks that still wait for S3 have nobody who waits for them.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The engines over a bucket, composed.
+async fn compose(
+    config: &MountConfig,
+    store: Arc<dyn ObjectStore>,
+    state: &Path,
+    metrics: &Arc<Metrics>,
+) -> Result<(Arc<FileSystem>, mpsc::UnboundedReceiver<crate::fs::KernelEvent>), Failure> {
+    let clock = Clock::system();
+    let broken = |what: &str, error: &dyn std::fmt::Display| Failure::system(format!("{what}: {error}"));
+    let journal = Journal::open(state).map_err(|error| broken("the journal cannot be opened", &error))?;
+    let retained = usize::try_from(RETAINED_BYTES_MAX.min(config.read.in_flight_bytes)).unwrap_or(usize::MAX);
+    let pages = PagePool::new(retained);
+    let renames = state.join("renames");
+    std::fs::create_dir_all(&renames).map_err(|error| broken("the journal cannot be opened", &error))?;
+    let namespace = Namespace::new(
+        Arc::clone(&store),
+        &config.prefix,
+        config.defaults,
+        config.namespace,
+        clock.clone(),
+        Some(renames),
+    );
+    let read = ReadEngine::new(Arc::clone(&store), Arc::clone(&pages), config.read, Arc::clone(metrics));
+    let write = WriteEngine::new(store, pages, config.write, Arc::clone(metrics), clock.clone(), journal);
+    if !config.read_only {
+        match namespace.resume_renames().await {
+            Ok(0) => {}
+            Ok(resumed) => tracing::info!(resumed, "directory renames that a crash interrupted are finished"),
+            Err(error) => tracing::error!(%error, "an interrupted directory rename could not be finished yet"),
+        }
+        if let Err(error) = write.abort_orphans().await {
+            tracing::warn!(%error, "uploads of an earlier process could not be aborted");
+        }
+    }
+    let options = FileSystemOptions {
+        read_only: config.read_only,
+        defaults: config.defaults,
+        metadata_ttl: config.namespace.metadata_ttl,
+        invalidate_direct_writes: kernel_version().is_some_and(|version| version < (6, 6)),
+    };
+    Ok(FileSystem::new(namespace, read, write, options, Arc::clone(metrics), clock))
+}
+
+async fn serve_here(
+    config: &MountConfig,
+    dir: &Path,
+    state: &Path,
+    parent: Option<Speaking>,
+) -> Result<(), Failure> {
+    let metrics = Arc::new(Metrics::default());
+    let signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
+    let settings = s3_settings(&config.s3, &config.bucket, &config.prefix, config.read_only);
+    let store = connect(&settings, Arc::clone(&metrics)).await.map_err(|error| connect_failure(&error))?;
+    let warnings = shortcomings(store.capabilities());
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let (fs, events) = compose(config, store, state, &metrics).await?;
+    let source = format!("{}/{}", config.bucket, config.prefix).trim_end_matches('/').to_owned();
+    let request = MountRequest {
+        dir: dir.to_owned(),
+        source: source.clone(),
+        read_only: config.read_only,
+        others: config.allow_other || config.allow_root,
+    };
+    let (device, mounted) = mount::mount_fuse(&request).map_err(|error| mount_failure(dir, &error))?;
+    let mounted = Arc::new(mounted);
+    let options = SessionOptions {
+        allow_other: config.allow_other,
+        allow_root: config.allow_root,
+        ..SessionOptions::default()
+    };
+    let session = session::serve(device, Arc::clone(&fs), events, options, Arc::clone(&metrics), Handle::current());
+    let session = match session {
+        Ok(session) => session,
+        Err(error) => {
+            let _ = mounted.detach();
+            return Err(Failure::mount(format!("the kernel does not speak with us: {error}")));
+        }
+    };
+    let at = dir.to_owned();
+    let answers = tokio::task::spawn_blocking(move || mount::answers(&at)).await;
+    if let Ok(Err(error)) = answers {
+        let _ = mounted.detach();
+        return Err(Failure::mount(format!("the mount does not answer: {error}")));
+    }
+    if let Err(error) = mount::raise_read_ahead(&mounted, READ_AHEAD_KIBIBYTES) {
+        tracing::debug!(%error, "read-ahead of the kernel stays as it is");
+    }
+    let (wishes, unmount) = mpsc::channel(1);
+    let fixed = Status {
+        source: source.clone(),
+        dir: dir.display().to_string(),
+        pid: std::process::id(),
+        warnings,
+        ..Status::default()
+    };
+    let told = StatusSource { metrics: Arc::clone(&metrics), fixed };
+    let path = status::socket_path(libc::makedev(mounted.device().0 as u32, mounted.device().1 as u32));
+    let socket = status::serve(&path, told.clone(), wishes)
+        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "no status socket"));
+    tracing::info!(source, dir = %dir.display(), "mounted");
+    systemd::ready(&format!("{source} on {}", dir.display()));
+    if let Some(parent) = parent {
+        parent.ready().map_err(|error| Failure::system(error.to_string()))?;
+    }
+    let ended = shutdown::until_the_end(Mount { fs, mounted, session, told, unmount, signals }).await;
+    drop(socket);
+    ended
+}
+
+fn mount_failure(dir: &Path, error: &std::io::Error) -> Failure {
+    let shown = dir.display();
+    let line = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => format!("{shown} cannot be mounted on: {error}; mount as root, or own it"),
+        _ if place::mounted_at(dir).is_some() => format!("{shown} has been mounted meanwhile: {error}"),
+        _ => format!("{shown} cannot be mounted: {error}"),
+    };
+    Failure::mount(line)
+}
+
+/// What the server does not honour, for the log and for `status`.
+fn shortcomings(capabilities: StoreCapabilities) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !capabilities.conditional_writes {
+        lines.push(
+            "this server ignores conditions on writes: conflicting writers are noticed by a HEAD before each write, \
+             which leaves a moment in which the last one wins"
+                .to_owned(),
+        );
+    }
+    lines
+}
+
+/// Major and minor version of the running kernel.
+fn kernel_version() -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = text.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
