@@ -1,7 +1,7 @@
 //! `s3mount BUCKET[/PREFIX] DIR`.
 
-use crate::config::cli::MountArgs;
 use crate::config::MountConfig;
+use crate::config::cli::MountArgs;
 use crate::lifecycle::daemonize::{self, Side};
 use crate::lifecycle::{Failure, log, place, run};
 

@@ -96,7 +96,10 @@ fn find(root: &Path, id: &str) -> Result<(Place, Kept), Failure> {
             return Ok((place, kept));
         }
     }
-    Err(Failure::usage(format!("nothing named {id} is kept below {}: s3mount recover list shows what is", root.display())))
+    Err(Failure::usage(format!(
+        "nothing named {id} is kept below {}: s3mount recover list shows what is",
+        root.display()
+    )))
 }
 
 fn list(root: &Path) {
@@ -113,7 +116,9 @@ fn list(root: &Path) {
                     indicatif::BinaryBytes(intent.size_bytes),
                     intent.reason
                 ),
-                None => println!("{}  s3://{}/?  torn record; its bytes: {}", kept.id, place.bucket, kept.data.display()),
+                None => {
+                    println!("{}  s3://{}/?  torn record; its bytes: {}", kept.id, place.bucket, kept.data.display())
+                }
             }
         }
     }

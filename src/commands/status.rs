@@ -74,9 +74,24 @@ pub(super) fn run(arguments: &StatusArgs) -> Result<(), Failure> {
 
 fn show(it: &Status) {
     println!("{} on {} (pid {}, {})", it.source, it.dir, it.pid, it.state);
-    println!("  not in S3 yet  {} in {} files, {} on the way", bytes(it.dirty_bytes), it.dirty_files, bytes(it.uploading_bytes));
-    println!("  applications   {} read, {} written, {} open handles", count(it.bytes_read), count(it.bytes_written), it.open_handles);
-    println!("  S3             {} received, {} sent, {} retries", count(it.s3_bytes_received), count(it.s3_bytes_sent), it.retries);
+    println!(
+        "  not in S3 yet  {} in {} files, {} on the way",
+        bytes(it.dirty_bytes),
+        it.dirty_files,
+        bytes(it.uploading_bytes)
+    );
+    println!(
+        "  applications   {} read, {} written, {} open handles",
+        count(it.bytes_read),
+        count(it.bytes_written),
+        it.open_handles
+    );
+    println!(
+        "  S3             {} received, {} sent, {} retries",
+        count(it.s3_bytes_received),
+        count(it.s3_bytes_sent),
+        it.retries
+    );
     let requests: Vec<String> = it.requests.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     println!("  requests       {} (about ${:.6})", requests.join(", "), it.estimated_usd);
     for (latency, (median, high)) in &it.latency_ms {

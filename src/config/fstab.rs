@@ -8,9 +8,38 @@ use super::cli::MountArgs;
 
 /// Words of mount(8), fstab(5) and systemd that are not for the file system, or that it grants anyway.
 const ORDINARY: &[&str] = &[
-    "rw", "auto", "noauto", "user", "nouser", "users", "nousers", "owner", "group", "_netdev", "nofail", "defaults", "suid",
-    "nosuid", "dev", "nodev", "exec", "noexec", "async", "atime", "noatime", "diratime", "nodiratime", "relatime",
-    "norelatime", "strictatime", "lazytime", "nolazytime", "silent", "loud", "default-permissions", "nonempty",
+    "rw",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "nousers",
+    "owner",
+    "group",
+    "_netdev",
+    "nofail",
+    "defaults",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "exec",
+    "noexec",
+    "async",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "lazytime",
+    "nolazytime",
+    "silent",
+    "loud",
+    "default-permissions",
+    "nonempty",
 ];
 
 /// Words that mean an option.
@@ -90,7 +119,7 @@ fn one(name: &str, value: Option<&str>, arguments: &mut MountArgs) -> Result<(),
         if VALUES.contains(&name) {
             return Err(ConfigError::Value(name.to_owned(), format!("write {name}=VALUE")));
         }
-        return Err(ConfigError::Unknown(name.to_owned(), nearest(name)));
+        return Err(ConfigError::Unknown { name: name.to_owned(), nearest: nearest(name) });
     };
     let number = |value: &str| {
         value.parse().map_err(|_| ConfigError::Value(name.to_owned(), format!("{value} is not a number")))
@@ -135,20 +164,24 @@ mod tests {
 
     #[test]
     fn the_words_of_fstab_are_accepted() {
-        let arguments = read("_netdev,nofail,allow_other,ro,x-systemd.automount,comment=a b,uid=7").expect("known words");
+        let arguments =
+            read("_netdev,nofail,allow_other,ro,x-systemd.automount,comment=a b,uid=7").expect("known words");
         assert!(arguments.allow_other && arguments.read_only);
         assert_eq!(arguments.uid, Some(7));
     }
 
     #[test]
     fn underscore_and_dash_are_alike() {
-        assert_eq!(read("metadata_ttl=5s").expect("known").metadata_ttl, read("metadata-ttl=5s").expect("known").metadata_ttl);
+        assert_eq!(
+            read("metadata_ttl=5s").expect("known").metadata_ttl,
+            read("metadata-ttl=5s").expect("known").metadata_ttl
+        );
     }
 
     #[test]
     fn an_unknown_word_is_refused_with_the_nearest() {
-        assert!(matches!(read("alow_other"), Err(ConfigError::Unknown(_, Some("allow-other")))));
-        assert!(matches!(read("zebra"), Err(ConfigError::Unknown(_, None))));
+        assert!(matches!(read("alow_other"), Err(ConfigError::Unknown { nearest: Some("allow-other"), .. })));
+        assert!(matches!(read("zebra"), Err(ConfigError::Unknown { nearest: None, .. })));
         assert!(matches!(read("region"), Err(ConfigError::Value(..))));
         assert!(matches!(read("uid=seven"), Err(ConfigError::Value(..))));
     }

@@ -24,14 +24,23 @@ pub enum ConfigError {
     #[error("the prefix {0:?} has an empty, `.` or `..` part: such keys have no path")]
     Prefix(String),
     /// An unknown word behind `-o`.
-    #[error("unknown option {0:?}{}", .1.map_or(String::from("; s3mount --help lists them"), |near| format!("; did you mean {near:?}?")))]
-    Unknown(String, Option<&'static str>),
+    #[error("unknown option {name:?}; {}", suggestion(*.nearest))]
+    Unknown {
+        /// What was typed.
+        name: String,
+        /// The known word that looks most like it.
+        nearest: Option<&'static str>,
+    },
     /// A value that cannot be one.
     #[error("bad value for {0}: {1}")]
     Value(String, String),
     /// Two options that exclude each other.
     #[error("{0} and {1} contradict each other: leave one out")]
     Contradiction(&'static str, &'static str),
+}
+
+fn suggestion(near: Option<&str>) -> String {
+    near.map_or_else(|| "s3mount --help lists them".to_owned(), |near| format!("did you mean {near:?}?"))
 }
 
 /// How to reach S3.

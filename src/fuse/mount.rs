@@ -57,10 +57,8 @@ fn mount_as_root(request: &MountRequest) -> io::Result<OwnedFd> {
     })?;
     let mode = std::fs::metadata(&request.dir)?.mode() & libc::S_IFMT;
     let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
-    let mut data = format!(
-        "fd={},rootmode={mode:o},user_id={uid},group_id={gid},default_permissions",
-        device.as_raw_fd()
-    );
+    let mut data =
+        format!("fd={},rootmode={mode:o},user_id={uid},group_id={gid},default_permissions", device.as_raw_fd());
     if request.others {
         data.push_str(",allow_other");
     }
@@ -93,7 +91,9 @@ fn mount_by_fusermount(request: &MountRequest) -> io::Result<OwnedFd> {
                 .output()
         })
         .find(|outcome| !matches!(outcome, Err(error) if error.kind() == io::ErrorKind::NotFound))
-        .unwrap_or_else(|| Err(io::Error::other("fusermount3 is missing: install the package fuse3, or mount as root")))?;
+        .unwrap_or_else(|| {
+            Err(io::Error::other("fusermount3 is missing: install the package fuse3, or mount as root"))
+        })?;
     drop(theirs);
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use anyhow::Context;
-use parking_lot::Mutex;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe, setsid};
+use parking_lot::Mutex;
 
 /// Which side of the fork this is.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ fn filter(level: &str) -> anyhow::Result<EnvFilter> {
         }
         _ => level.to_owned(),
     };
-    EnvFilter::try_new(&text).with_context(|| format!("bad log level {text:?}: write error, warn, info, debug or trace"))
+    EnvFilter::try_new(&text)
+        .with_context(|| format!("bad log level {text:?}: write error, warn, info, debug or trace"))
 }
 
 /// Logs to stderr.

@@ -29,15 +29,15 @@ pub fn mount_point(dir: &Path) -> Result<PathBuf, Failure> {
             entry.source
         )));
     }
-    match std::fs::read_dir(&absolute) {
+    match std::fs::read_dir(&absolute).map(Iterator::count) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(Failure::mount(format!("{shown} is not a directory: name one to mount on")))
         }
         Err(error) => Err(Failure::mount(format!("{shown} cannot be read: {error}"))),
-        Ok(mut names) if names.next().is_some() => Err(Failure::mount(format!(
+        Ok(0) => Ok(absolute),
+        Ok(_) => Err(Failure::mount(format!(
             "{shown} is not empty, and what is in it would be hidden: take an empty directory"
         ))),
-        Ok(_) => Ok(absolute),
     }
 }
 
@@ -61,9 +61,8 @@ fn take_dead_mount_away(dir: &Path) -> Result<(), Failure> {
             dir.display()
         )));
     }
-    mount::detach(dir, nix::unistd::geteuid().is_root()).map_err(|error| {
-        Failure::mount(format!("{} is a dead mount and cannot be taken away: {error}", dir.display()))
-    })
+    mount::detach(dir, nix::unistd::geteuid().is_root())
+        .map_err(|error| Failure::mount(format!("{} is a dead mount and cannot be taken away: {error}", dir.display())))
 }
 
 /// The directory for state: as said, `/var/lib/s3mount` for root, `$XDG_STATE_HOME/s3mount` otherwise.

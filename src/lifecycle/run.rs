@@ -106,12 +106,7 @@ async fn compose(
     Ok(FileSystem::new(namespace, read, write, options, Arc::clone(metrics), clock))
 }
 
-async fn serve_here(
-    config: &MountConfig,
-    dir: &Path,
-    state: &Path,
-    parent: Option<Speaking>,
-) -> Result<(), Failure> {
+async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Option<Speaking>) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
     let signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
     let settings = s3_settings(&config.s3, &config.bucket, &config.prefix, config.read_only);
@@ -130,11 +125,8 @@ async fn serve_here(
     };
     let (device, mounted) = mount::mount_fuse(&request).map_err(|error| mount_failure(dir, &error))?;
     let mounted = Arc::new(mounted);
-    let options = SessionOptions {
-        allow_other: config.allow_other,
-        allow_root: config.allow_root,
-        ..SessionOptions::default()
-    };
+    let options =
+        SessionOptions { allow_other: config.allow_other, allow_root: config.allow_root, ..SessionOptions::default() };
     let session = session::serve(device, Arc::clone(&fs), events, options, Arc::clone(&metrics), Handle::current());
     let session = match session {
         Ok(session) => session,

@@ -100,7 +100,9 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     if kept > 0 {
-        return Err(Failure::system(format!("{kept} files could not be uploaded and are kept: see s3mount recover list")));
+        return Err(Failure::system(format!(
+            "{kept} files could not be uploaded and are kept: see s3mount recover list"
+        )));
     }
     Ok(())
 }

@@ -184,7 +184,7 @@ impl Namespace {
             let namespace = namespace.clone();
             let key = ObjectKey::from(format!("{to}{}", &source.key().as_str()[from.len()..]));
             async move {
-                let copied = namespace.copy_object(&source, &key, None, WriteCondition::None).await;
+                let copied = namespace.copy_below(&source, &key).await;
                 (key, copied)
             }
             .boxed()
@@ -215,6 +215,16 @@ impl Namespace {
             return Err((error, made));
         }
         Ok(copies)
+    }
+
+    /// Copies one object of a tree. The marker of a directory holds nothing and is made anew: some servers make a folder of
+    /// it that cannot be copied.
+    async fn copy_below(&self, source: &ObjectInfo, key: &ObjectKey) -> NamespaceResult<ObjectInfo> {
+        if source.size_bytes == 0 && key.as_str().ends_with('/') {
+            self.put_marker(key.as_str()).await?;
+            return Ok(source.clone());
+        }
+        self.copy_object(source, key, None, WriteCondition::None).await
     }
 
     async fn take_back(&self, made: Vec<ObjectKey>) {
@@ -264,7 +274,7 @@ impl Namespace {
             if intent.copied && self.has_object(&key).await? {
                 continue;
             }
-            self.copy_object(source, &key, None, WriteCondition::None).await?;
+            self.copy_below(source, &key).await?;
         }
         self.delete_all(sources.iter().map(|info| info.key().clone()).collect()).await
     }
