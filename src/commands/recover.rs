@@ -117,7 +117,7 @@ fn list(root: &Path) {
                     intent.reason
                 ),
                 None => {
-                    println!("{}  s3://{}/?  torn record; its bytes: {}", kept.id, place.bucket, kept.data.display())
+                    println!("{}  s3://{}/?  torn record; its bytes: {}", kept.id, place.bucket, kept.data.display());
                 }
             }
         }

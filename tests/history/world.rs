@@ -13,8 +13,12 @@ use s3mount::memory::{PAGE_BYTES, PagePool};
 use s3mount::metrics::Metrics;
 use s3mount::namespace::Namespace;
 use s3mount::read::ReadEngine;
+use s3mount::store::faulty::{Fault, Faults, FaultyStore, Rule};
 use s3mount::store::memory::MemoryStore;
-use s3mount::store::{GetRange, GetRequest, ListRequest, ObjectAttributes, ObjectStore, PutRequest, WriteCondition};
+use s3mount::store::retry::{RetryPolicy, RetryStore};
+use s3mount::store::{
+    GetRange, GetRequest, ListRequest, ObjectAttributes, ObjectStore, PutRequest, StoreError, WriteCondition,
+};
 use s3mount::types::{ByteRange, FileHandle, Ino};
 use s3mount::write::{Journal, WriteEngine};
 
@@ -69,9 +73,20 @@ fn build(store: &Arc<dyn ObjectStore>, clock: &Clock) -> Arc<FileSystem> {
     FileSystem::new(namespace, read, write, options, metrics, clock.clone()).0
 }
 
-/// The bucket as the engines see it.
-fn stack(bucket: &Arc<MemoryStore>, _faults: Option<u64>) -> Arc<dyn ObjectStore> {
-    Arc::clone(bucket) as Arc<dyn ObjectStore>
+/// The bucket as the engines see it: with a seed it fails now and then, before or after the effect, and the retry layer
+/// hides that.
+fn stack(bucket: &Arc<MemoryStore>, faults: Option<u64>) -> Arc<dyn ObjectStore> {
+    let bucket = Arc::clone(bucket) as Arc<dyn ObjectStore>;
+    let Some(seed) = faults else { return bucket };
+    let faults = Faults::seeded(seed);
+    let broken = || StoreError::Transient("the connection broke".into());
+    faults.add(Rule::new(Fault::Before(broken())).rate(0.05));
+    faults.add(Rule::new(Fault::After(broken())).rate(0.05));
+    faults.add(
+        Rule::new(Fault::Before(StoreError::Throttled { detail: "slow down".into(), retry_after: None })).rate(0.03),
+    );
+    faults.add(Rule::new(Fault::BrokenBody { after_bytes: 700, error: broken() }).rate(0.05));
+    Arc::new(RetryStore::new(Arc::new(FaultyStore::new(bucket, faults)), RetryPolicy::default(), Arc::default()))
 }
 
 /// Part size of the histories in bytes.
@@ -81,7 +96,7 @@ fn content(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|index| seed.wrapping_add((index % 251) as u8)).collect()
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, wanted: T) -> Step_ {
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Step_ {
     if found == wanted { Ok(()) } else { Err(format!("{what}: found {found:?}, wanted {wanted:?}")) }
 }
 
@@ -288,7 +303,7 @@ impl World {
         self.fs.forget(node.ino, 1);
         let node = outcome.map_err(|error| format!("truncate: {error:?}"))?;
         self.model.contents[inode].resize(len, 0);
-        same("size after truncate", node.attributes.size_bytes, len as u64)
+        same("size after truncate", &node.attributes.size_bytes, &(len as u64))
     }
 
     async fn close(&mut self, slot: usize) -> Step_ {
@@ -404,7 +419,7 @@ impl World {
         self.fs.releasedir(handle);
         names.retain(|name| name != "." && name != "..");
         names.sort();
-        same("names", names, self.model.names(path))
+        same("names", &names, &self.model.names(path))
     }
 
     async fn stat(&mut self, path: &'static str) -> Step_ {
@@ -417,7 +432,7 @@ impl World {
         };
         let node = node.map_err(|error| format!("stat: {error:?}"))?;
         self.fs.forget(node.ino, 1);
-        same("size", node.attributes.size_bytes, self.model.contents[inode].len() as u64)
+        same("size", &node.attributes.size_bytes, &(self.model.contents[inode].len() as u64))
     }
 
     async fn foreign(&mut self, path: &'static str, data: Vec<u8>) -> Step_ {
@@ -445,7 +460,7 @@ impl World {
             self.close(slot).await?;
         }
         let drained = self.fs.drain().await;
-        same("kept at the end", drained.kept, 0)?;
+        same("kept at the end", &drained.kept, &0)?;
         self.fs = build(&self.store, &self.clock);
         Ok(())
     }
@@ -457,13 +472,13 @@ impl World {
         let keys: Vec<&str> =
             page.objects.iter().map(|info| info.key().as_str()).filter(|key| !key.ends_with('/')).collect();
         let wanted: Vec<&str> = self.model.files.keys().map(String::as_str).collect();
-        same("keys in the bucket", keys, wanted)?;
+        same("keys in the bucket", &keys, &wanted)?;
         for (path, &inode) in &self.model.files {
             let bytes = whole(&self.bucket, path).await?;
             same_bytes(&format!("object {path}"), &bytes, &self.model.contents[inode])?;
         }
         let uploads = self.bucket.list_uploads("").await.map_err(|error| format!("list uploads: {error}"))?;
-        same("uploads left behind", uploads.len(), 0)?;
+        same("uploads left behind", &uploads.len(), &0)?;
         for directory in DIRECTORIES {
             self.list(directory).await?;
         }
