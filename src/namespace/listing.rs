@@ -190,7 +190,7 @@ impl Listing {
             }
             let Some(row) = table.rows.get(&ino) else { continue };
             let local = row.unpublished || row.written.is_some() || row.changed > asked;
-            let later = row.seen > self.began;
+            let later = row.seen >= self.began;
             if local || later {
                 names.settled.push((name, ino));
             } else {

