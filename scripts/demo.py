@@ -84,9 +84,8 @@ def main() -> None:
     print(f"read: {size / MEGABYTE:.1f} MB at {size / MEGABYTE / took:.0f} MB/s")
 
     status = json.loads(subprocess.run([program, "status", "--json", str(mount)], check=True, stdout=subprocess.PIPE).stdout)
-    requests = {name: count for name, count in status["requests"].items() if count}
-    print("requests: " + ", ".join(f"{count} {name}" for name, count in sorted(requests.items())))
-    print(f"at S3's prices: ${status['cost_usd']:.6f}")
+    print("requests: " + ", ".join(f"{count} {name}" for name, count in sorted(status["requests"].items())))
+    print(f"at S3's prices: ${status['estimated_usd']:.6f}")
 
 
 main()

@@ -103,7 +103,8 @@ impl Mount {
         let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut command = self.program();
         command.arg("-f").arg(self.source()).arg(&self.dir).args(["--endpoint-url", &self.server.endpoint]);
-        command.args(["--region", "us-east-1", "--log-level", "info"]).args(&self.options);
+        command.args(["--region", "us-east-1", "--log-level", "info", "--state-dir"]).arg(self.state_dir());
+        command.args(&self.options);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut child = spawn(command, libc::SIGTERM)?;
         let mut ended = None;
@@ -191,6 +192,11 @@ impl Mount {
     /// `s3mount ARGUMENTS` with this mount's environment.
     pub fn run(&self, arguments: &[&str]) -> io::Result<Output> {
         self.program().args(arguments).stdin(Stdio::null()).output()
+    }
+
+    /// Where the daemon keeps what it could not upload.
+    pub fn state_dir(&self) -> PathBuf {
+        self.home.join("state")
     }
 
     fn log_path(&self) -> PathBuf {
