@@ -41,6 +41,10 @@ impl FileSystem {
         };
         self.namespace.unlink(parent, name, how).await?;
         self.orphan(&inode, how == Unlink::Deferred).await;
+        let closed_meanwhile = inode.view.lock().handles == 0;
+        if closed_meanwhile {
+            self.delete_unlinked(&inode).await;
+        }
         Ok(())
     }
 

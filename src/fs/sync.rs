@@ -141,7 +141,8 @@ impl FileSystem {
         self.tell_kernel(KernelEvent::Inode { ino: inode.ino, offset: 0, len: 0 });
     }
 
-    async fn delete_unlinked(&self, inode: &OpenInode) {
+    /// Deletes the object that waited for the last close, if one did.
+    pub(super) async fn delete_unlinked(&self, inode: &OpenInode) {
         let delete = {
             let mut view = inode.view.lock();
             std::mem::take(&mut view.delete_at_close)

@@ -135,7 +135,7 @@ fn the_mode_keeps_other_users_out(c: &Context) -> Outcome {
     let above = p.dir.parent().expect("a mount lies in a folder");
     fs::set_permissions(above, Permissions::from_mode(0o755))?;
     p.foreign_put("secret", "x")?;
-    let as_nobody = |script: &str| p.command("sh").args(["-c", script]).uid(NOBODY).gid(NOBODY).output();
+    let as_nobody = |script: &str| run(p.command("sh").args(["-c", script]).uid(NOBODY).gid(NOBODY));
     assert!(as_nobody("ls > /dev/null")?.status.success());
     let refused_read = as_nobody("cat secret")?;
     assert!(!refused_read.status.success());

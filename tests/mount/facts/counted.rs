@@ -33,6 +33,7 @@ fn opening_and_reading_a_small_file_is_one_get(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.foreign_put("f", "small")?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     same_bytes(&p.read("f")?, b"small");
     assert_eq!(p.sim().counts()?, [("GetObject", 1)]);
@@ -44,6 +45,7 @@ fn opening_an_unchanged_file_again_moves_no_bytes(c: &Context) -> Outcome {
     let bytes = pattern(1, 500_000);
     p.foreign_put("f", &bytes)?;
     same_bytes(&p.read("f")?, &bytes);
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     same_bytes(&p.read("f")?, &bytes);
     let counts = p.sim().counts()?;
@@ -55,6 +57,7 @@ fn opening_an_unchanged_file_again_moves_no_bytes(c: &Context) -> Outcome {
 fn writing_a_small_file_is_one_put(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     p.write("f", "small")?;
     assert_eq!(p.sim().counts()?, [("PutObject", 1)]);
@@ -64,6 +67,7 @@ fn writing_a_small_file_is_one_put(c: &Context) -> Outcome {
 fn an_empty_file_is_one_put(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     drop(p.create("empty")?);
     assert!(p.has_object("empty")?);
@@ -87,6 +91,7 @@ fn names_that_are_not_in_a_listed_directory_cost_nothing(c: &Context) -> Outcome
     let p = c.mount(&["--metadata-ttl", "60"])?;
     p.foreign_put("d/f", "x")?;
     p.names("d")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     for n in 0..50 {
         refused(fs::metadata(p.path(format!("d/missing {n}"))), &[libc::ENOENT]);
@@ -98,6 +103,7 @@ fn names_that_are_not_in_a_listed_directory_cost_nothing(c: &Context) -> Outcome
 fn an_unknown_name_costs_at_most_a_head_and_a_list(c: &Context) -> Outcome {
     let p = c.mount(&["--metadata-ttl", "60"])?;
     p.foreign_put_unseen("f", "x")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     assert_eq!(fs::metadata(p.path("f"))?.len(), 1);
     let counts = p.sim().counts()?;
@@ -108,6 +114,7 @@ fn an_unknown_name_costs_at_most_a_head_and_a_list(c: &Context) -> Outcome {
 fn mkdir_is_one_put(c: &Context) -> Outcome {
     let p = c.mount(&["--metadata-ttl", "60"])?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     fs::create_dir(p.path("d"))?;
     assert_eq!(p.sim().counts()?, [("PutObject", 1)]);
@@ -118,6 +125,7 @@ fn a_rename_of_a_file_is_a_copy_and_a_delete(c: &Context) -> Outcome {
     let p = c.mount(&["--metadata-ttl", "60"])?;
     p.foreign_put("a", pattern(1, 2 * MIB))?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     fs::rename(p.path("a"), p.path("b"))?;
     let counts = p.sim().counts()?;
@@ -129,6 +137,7 @@ fn a_rename_of_a_file_is_a_copy_and_a_delete(c: &Context) -> Outcome {
 fn an_unpublished_file_is_renamed_for_nothing(c: &Context) -> Outcome {
     let p = c.mount(&["--metadata-ttl", "60"])?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     let file = p.create("a")?;
     file.write_all_at(b"content", 0)?;
@@ -143,6 +152,7 @@ fn a_sequential_read_asks_for_large_ranges(c: &Context) -> Outcome {
     let bytes = pattern(2, 64 * MIB);
     p.foreign_put("f", &bytes)?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     same_bytes(&p.read("f")?, &bytes);
     let counts = p.sim().counts()?;
@@ -156,6 +166,7 @@ fn a_read_at_one_place_of_a_large_file_moves_little(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.sim().synthetic("huge", 4 << 30)?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     let file = File::open(p.path("huge"))?;
     file.read_exact_at(&mut [0; 100], 3 << 30)?;
@@ -169,6 +180,7 @@ fn one_byte_changed_in_ten_gib_is_a_handful_of_requests(c: &Context) -> Outcome 
     let p = c.mount(&["--metadata-ttl", "60"])?;
     p.sim().synthetic("huge", 10 << 30)?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     let file = File::options().write(true).open(p.path("huge"))?;
     file.write_all_at(b"!", 7 << 30)?;
@@ -187,6 +199,7 @@ fn one_byte_changed_in_ten_gib_is_a_handful_of_requests(c: &Context) -> Outcome 
 fn a_large_file_is_uploaded_once(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     p.write("f", pattern(3, 64 * MIB))?;
     let counts = p.sim().counts()?;
@@ -200,6 +213,7 @@ fn copy_file_range_moves_no_bytes(c: &Context) -> Outcome {
     let bytes = pattern(4, 48 * MIB);
     p.foreign_put("from", &bytes)?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     let (from, to) = (File::open(p.path("from"))?, p.create("to")?);
     let mut done = 0;
@@ -219,6 +233,7 @@ fn closing_a_clean_writer_costs_nothing(c: &Context) -> Outcome {
     let p = c.mount(&["--metadata-ttl", "60"])?;
     p.foreign_put("f", "content")?;
     p.names("")?;
+    let _quiet = quiet();
     p.sim().reset_counts()?;
     sys::close(File::options().write(true).open(p.path("f"))?)?;
     assert_eq!(p.sim().counts()?.of("PutObject"), 0);

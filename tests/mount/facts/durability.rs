@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::mount::text;
+use crate::harness::place::checked;
 use crate::harness::prelude::*;
 use crate::harness::sim::Faults;
 
@@ -31,17 +32,40 @@ pub fn facts() -> Vec<Fact> {
     ]
 }
 
-/// Fails unless `s3mount recover` knows of kept bytes for a name, and gives exactly these.
+/// Fails unless `s3mount recover` lists kept bytes for a name, and exports exactly these.
 pub fn is_kept(p: &Place, name: &str, bytes: &[u8]) -> Outcome {
-    let key = p.key(name);
-    let mut listed = String::new();
-    let found = poll(Duration::from_secs(10), || {
-        listed = p.mount.run(&["recover"]).map(|output| text(&output)).unwrap_or_default();
-        listed.contains(&key)
-    });
-    assert!(found, "`s3mount recover` does not know of {key}: {listed}");
-    let _ = bytes;
+    same_bytes(&kept(p, name, &[])?, bytes);
     Ok(())
+}
+
+/// What `s3mount recover` has for a name, exported with these arguments.
+pub fn kept(p: &Place, name: &str, arguments: &[&str]) -> Outcome<Vec<u8>> {
+    let state = p.mount.state_dir();
+    let recover = |arguments: &[&str]| {
+        let mut command = p.mount.program();
+        command.arg("recover").args(arguments).arg("--state-dir").arg(&state);
+        run(command.args(["--endpoint-url", &p.mount.server.endpoint, "--region", "us-east-1"]))
+    };
+    // `ID  s3://BUCKET/KEY  SIZE  REASON`
+    let ending = format!("/{}", p.key(name));
+    let mut listed = String::new();
+    let mut id = None;
+    poll(Duration::from_secs(10), || {
+        listed = recover(&["list"]).map(|output| text(&output)).unwrap_or_default();
+        let lines = listed.lines().map(|line| line.split("  ").collect::<Vec<_>>());
+        id = lines
+            .filter(|words| words.len() > 2 && words[1].ends_with(&ending))
+            .map(|words| words[0].to_owned())
+            .next();
+        id.is_some()
+    });
+    let Some(id) = id else { return Err(Failure(format!("`s3mount recover` does not know of {ending}:\n{listed}"))) };
+    let exported = p.mount.home.join(format!("exported-{id}"));
+    let path = exported.to_string_lossy().into_owned();
+    checked(&recover(&[&["export", &id, &path], arguments].concat())?)?;
+    let bytes = std::fs::read(&exported)?;
+    std::fs::remove_file(exported)?;
+    Ok(bytes)
 }
 
 fn a_close_that_succeeds_means_that_the_object_is_there(p: &Place) -> Outcome {
@@ -149,6 +173,7 @@ fn killed_while_an_object_is_edited(c: &Context) -> Outcome {
 fn killed_with_files_open_leaves_no_empty_objects(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.foreign_put("old", "stays as it was")?;
+    let quiet = quiet();
     let mut files = Vec::new();
     for n in 0..5 {
         let mut file = p.create(&format!("new {n}"))?;
@@ -157,8 +182,8 @@ fn killed_with_files_open_leaves_no_empty_objects(c: &Context) -> Outcome {
     }
     let mut old = File::options().write(true).truncate(true).open(p.path("old"))?;
     old.write_all(b"half")?;
-    p.mount.kill()?;
-    drop((files, old));
+    p.mount.end_by(libc::SIGKILL)?;
+    drop((files, old, quiet));
     assert_eq!(p.keys()?, ["old"]);
     same_bytes(&p.object("old")?, b"stays as it was");
     Ok(())

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::mount::text;
+use crate::harness::place::checked;
 use crate::harness::prelude::*;
 use crate::harness::sim::Faults;
 
@@ -108,8 +109,7 @@ fn umount_8_ends_the_daemon(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.write("f", "x")?;
     p.shell("cd /; true")?;
-    let status = std::process::Command::new("fusermount3").arg("-u").arg(&p.dir).status()?;
-    assert!(status.success(), "{status}");
+    checked(&run(std::process::Command::new("fusermount3").arg("-u").arg(&p.dir))?)?;
     // The daemon ends by itself; signal 0 asks whether it lives.
     let status = p.mount.end_by(libc::SIGCONT)?;
     assert!(status.success(), "{status}");

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
 use crate::harness::prelude::*;
+use crate::harness::process::start;
 
 const MIB: usize = 1 << 20;
 
@@ -389,7 +390,7 @@ fn a_child_writes_to_an_inherited_descriptor(p: &Place) -> Outcome {
     file.write_all(b"parent ")?;
     let mut command = p.command("sh");
     command.args(["-c", "printf 'child '"]).stdout(Stdio::from(file.try_clone()?));
-    assert!(command.status()?.success());
+    assert!(start(&mut command)?.wait()?.success());
     drop(command);
     file.write_all(b"parent again")?;
     sys::close(file)?;

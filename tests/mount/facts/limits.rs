@@ -101,7 +101,7 @@ fn fails(endpoint: &str, bucket: &str, dir: &std::path::Path, more: &[&str]) -> 
     let home = tempfile::tempdir()?;
     let mut command = program(home.path());
     command.arg("-f").arg(bucket).arg(dir).args(["--endpoint-url", endpoint, "--region", "us-east-1"]).args(more);
-    let output = command.output()?;
+    let output = run(&mut command)?;
     assert!(!output.status.success(), "it succeeded: {}", text(&output));
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!complaint.trim().is_empty(), "it says nothing");

@@ -17,7 +17,9 @@ pub fn facts() -> Vec<Fact> {
         own!(a_rename_reaches_the_other),
         own!(of_two_conflicting_edits_one_wins_and_one_is_kept),
         own!(of_two_exclusive_creators_one_wins),
-        own!(a_reader_of_one_mount_never_mixes_versions_of_the_other).seconds(120),
+        own!(a_reader_of_one_mount_never_mixes_versions_of_the_other)
+            .seconds(120)
+            .differs(&[(Kind::Moto, "cuts a body short while another thread computes the ETag of the same object")]),
         own!(a_counter_passed_back_and_forth),
     ]
 }

@@ -214,5 +214,7 @@ fn an_edit_of_a_deleted_object_is_kept(c: &Context) -> Outcome {
         same_bytes(&p.object("f")?, b"EDIT version");
         return Ok(());
     }
-    super::durability::is_kept(&p, "f", b"EDIT version")
+    // What lay around the edit is gone with the object.
+    same_bytes(&super::durability::kept(&p, "f", &["--holes"])?, b"EDIT\0\0\0\0\0\0\0\0");
+    Ok(())
 }

@@ -19,7 +19,7 @@ pub mod prelude {
     pub(crate) use super::facts::{own, shared};
     pub use super::outcome::{Failure, Outcome, refused, same_bytes};
     pub use super::place::Place;
-    pub use super::process::poll;
+    pub use super::process::{poll, quiet, run};
     pub use super::server::Kind;
     pub use super::sys;
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::outcome::{Failure, Outcome};
-use super::process::{poll, spawn, wait};
+use super::process::{poll, run, spawn, start, wait};
 use super::s3::{ACCESS_KEY, Bucket, SECRET_KEY};
 use super::server::Server;
 use super::watchdog;
@@ -138,7 +138,7 @@ impl Mount {
         let Some(child) = self.child.lock().expect("nobody panics with it").take() else {
             return Err(Failure("not mounted".into()));
         };
-        let output = self.program().arg("unmount").arg(&self.dir).output()?;
+        let output = run(self.program().arg("unmount").arg(&self.dir))?;
         let status = self.ended(child, "unmount")?;
         if !output.status.success() {
             return Err(Failure(format!("s3mount unmount: {}: {}", output.status, text(&output))));
@@ -191,7 +191,7 @@ impl Mount {
 
     /// `s3mount ARGUMENTS` with this mount's environment.
     pub fn run(&self, arguments: &[&str]) -> io::Result<Output> {
-        self.program().args(arguments).stdin(Stdio::null()).output()
+        run(self.program().args(arguments))
     }
 
     /// Where the daemon keeps what it could not upload.
@@ -235,12 +235,13 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let child = self.child.get_mut().ok().and_then(Option::take);
-        let Some(mut child) = child else { return };
-        let _ = signal_child(&child, libc::SIGTERM);
-        if !matches!(wait(&mut child, Duration::from_secs(10)), Ok(Some(_))) {
-            self.abort_connection();
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(mut child) = child {
+            let _ = signal_child(&child, libc::SIGTERM);
+            if !matches!(wait(&mut child, Duration::from_secs(10)), Ok(Some(_))) {
+                self.abort_connection();
+                let _ = child.kill();
+                let _ = child.wait();
+            }
         }
         lazy_unmount(&self.dir);
     }
@@ -279,6 +280,7 @@ fn signal_child(child: &Child, signal: i32) -> Outcome {
 fn lazy_unmount(dir: &Path) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     if table.lines().any(|line| line.split(' ').nth(4) == Some(&*dir.to_string_lossy())) {
-        let _ = Command::new("fusermount3").arg("-uz").arg(dir).stderr(Stdio::null()).status();
+        let child = start(Command::new("fusermount3").arg("-uz").arg(dir).stderr(Stdio::null()));
+        let _ = child.and_then(|mut child| child.wait());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::mount::{Mount, text};
 use super::outcome::{Failure, Outcome};
-use super::process::poll;
+use super::process::{poll, run};
 use super::server::Kind;
 use super::sim::Sim;
 
@@ -142,13 +142,13 @@ impl Place {
     /// Runs a shell script in the folder and gives what it printed; fails if it fails.
     pub fn shell(&self, script: &str) -> Outcome<String> {
         let mut command = self.command("bash");
-        checked(&command.args(["-euc", script]).output()?)
+        checked(&run(command.args(["-euc", script]))?)
     }
 
     /// Runs a Python program in the folder and gives what it printed; fails if it fails.
     pub fn python(&self, script: &str) -> Outcome<String> {
         let mut command = self.command("python3");
-        checked(&command.args(["-c", script]).output()?)
+        checked(&run(command.args(["-c", script]))?)
     }
 }
 

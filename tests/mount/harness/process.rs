@@ -5,11 +5,32 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// Held for reading while a child is being started. Until it runs its own program, a child has copies of all our
+/// descriptors, and closing them is a close(2) to the file system: whatever was written is published at that moment.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// Keeps all children from being started, for a fact that counts requests or says what is not yet published.
+pub fn quiet() -> RwLockWriteGuard<'static, ()> {
+    STARTING.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child, and waits for its end and its output.
+pub fn run(command: &mut Command) -> io::Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    start(command)?.wait_with_output()
+}
+
+/// Starts a child.
+pub fn start(command: &mut Command) -> io::Result<Child> {
+    let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
 
 type Job = (Command, Sender<io::Result<Child>>);
 
@@ -28,7 +49,7 @@ pub fn spawn(mut command: Command, signal: i32) -> io::Result<Child> {
         thread::spawn(move || {
             for (mut command, reply) in jobs {
                 // A caller that is gone wants no child.
-                if let Err(unwanted) = reply.send(command.spawn())
+                if let Err(unwanted) = reply.send(start(&mut command))
                     && let Ok(mut child) = unwanted.0
                 {
                     let _ = child.kill();
