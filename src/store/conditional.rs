@@ -32,6 +32,13 @@ impl ConditionalStore {
         Self { inner, honoured }
     }
 
+    async fn look_at_source(&self, source: &ObjectVersion) -> StoreResult<()> {
+        if self.honoured.pinned_copies {
+            return Ok(());
+        }
+        self.look(source.key(), &WriteCondition::Matches(source.etag().clone())).await
+    }
+
     /// The errors are those of S3.
     async fn look(&self, key: &ObjectKey, condition: &WriteCondition) -> StoreResult<()> {
         match condition {
@@ -90,6 +97,7 @@ impl ObjectStore for ConditionalStore {
     }
 
     async fn copy(&self, mut request: CopyRequest) -> StoreResult<ObjectInfo> {
+        self.look_at_source(&request.source).await?;
         if !self.honoured.conditional_copies {
             self.look(&request.key, &std::mem::take(&mut request.condition)).await?;
         }
@@ -118,11 +126,12 @@ impl ObjectStore for ConditionalStore {
         source: &ObjectVersion,
         range: ByteRange,
     ) -> StoreResult<UploadedPart> {
+        self.look_at_source(source).await?;
         self.inner.copy_part(key, upload, number, source, range).await
     }
 
     async fn complete_upload(&self, mut request: CompleteRequest) -> StoreResult<ObjectInfo> {
-        if !self.honoured.conditional_writes {
+        if !self.honoured.conditional_completes {
             self.look(&request.key, &std::mem::take(&mut request.condition)).await?;
         }
         self.inner.complete_upload(request).await

@@ -61,6 +61,7 @@ pub enum Fault {
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     faults: Faults,
+    capabilities: StoreCapabilities,
 }
 
 impl std::fmt::Debug for FaultyStore {
@@ -72,7 +73,14 @@ impl std::fmt::Debug for FaultyStore {
 impl FaultyStore {
     /// Puts `faults` in front of `inner`; keep a clone of `faults` to add rules later.
     pub fn new(inner: Arc<dyn ObjectStore>, faults: Faults) -> Self {
-        Self { inner, faults }
+        Self { capabilities: inner.capabilities(), inner, faults }
+    }
+
+    /// Says of itself that it honours these conditions, whatever it does.
+    #[must_use]
+    pub fn claiming(mut self, capabilities: StoreCapabilities) -> Self {
+        self.capabilities = capabilities;
+        self
     }
 
     /// Runs `call` unless a fault forbids it. The fault is handed back where it concerns the body.
@@ -260,6 +268,6 @@ impl ObjectStore for FaultyStore {
     }
 
     fn capabilities(&self) -> StoreCapabilities {
-        self.inner.capabilities()
+        self.capabilities
     }
 }

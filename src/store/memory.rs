@@ -374,7 +374,7 @@ impl ObjectStore for MemoryStore {
     async fn copy(&self, request: CopyRequest) -> StoreResult<ObjectInfo> {
         let mut state = self.0.answer(RequestKind::Copy, request.key.as_str(), None);
         check_key(&request.key)?;
-        let source = state.source(&request.source)?;
+        let source = self.0.source(&state, &request.source)?;
         if source.content.len_bytes() > PUT_BYTES_MAX {
             return Err(StoreError::TooLarge("InvalidRequest: the copy source is larger than 5 GiB".into()));
         }

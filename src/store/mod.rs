@@ -5,6 +5,7 @@
 
 pub mod checksum;
 pub mod conditional;
+pub mod contract;
 mod error;
 pub mod faulty;
 pub mod measured;
@@ -254,17 +255,41 @@ pub struct Fingerprint {
 /// What the server was found to honour, by probing it once (DESIGN section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreCapabilities {
-    /// If-Match and If-None-Match on PutObject and CompleteMultipartUpload.
+    /// If-Match and If-None-Match on PutObject.
     pub conditional_writes: bool,
+    /// The same on CompleteMultipartUpload (moto ignores If-Match there).
+    pub conditional_completes: bool,
     /// If-Match on DeleteObject.
     pub conditional_deletes: bool,
     /// If-None-Match on CopyObject.
     pub conditional_copies: bool,
+    /// x-amz-copy-source-if-match on CopyObject and UploadPartCopy (moto ignores it).
+    pub pinned_copies: bool,
+    /// A copied part is answered with the checksum of its own bytes, so that uploads may be summed up (versitygw 1.8
+    /// tells that of the whole source).
+    pub copied_checksums: bool,
 }
 
 impl StoreCapabilities {
     /// What S3 itself honours.
-    pub const ALL: Self = Self { conditional_writes: true, conditional_deletes: true, conditional_copies: true };
+    pub const ALL: Self = Self {
+        conditional_writes: true,
+        conditional_completes: true,
+        conditional_deletes: true,
+        conditional_copies: true,
+        pinned_copies: true,
+        copied_checksums: true,
+    };
+
+    /// A server that honours nothing and sums up nothing.
+    pub const NONE: Self = Self {
+        conditional_writes: false,
+        conditional_completes: false,
+        conditional_deletes: false,
+        conditional_copies: false,
+        pinned_copies: false,
+        copied_checksums: false,
+    };
 }
 
 /// An S3 bucket. Every call is one S3 request; wrappers may repeat it. Dropping the future of a call cancels it.

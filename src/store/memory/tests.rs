@@ -63,7 +63,7 @@ async fn a_range_of_a_source_under_five_mib_cannot_be_copied() {
 
 #[tokio::test]
 async fn a_server_that_ignores_conditions_writes_all_the_same() {
-    let none = StoreCapabilities { conditional_writes: false, conditional_deletes: false, conditional_copies: false };
+    let none = StoreCapabilities::NONE;
     let store = MemoryStore::with_options(MemoryOptions { capabilities: none, ..MemoryOptions::default() });
     store.put_directly("k", "old");
     let request = PutRequest {

@@ -22,15 +22,6 @@ pub(super) struct Upload {
 }
 
 impl State {
-    pub(super) fn source(&self, source: &ObjectVersion) -> StoreResult<Object> {
-        let object = self.objects.get(source.key()).ok_or(StoreError::NotFound)?;
-        if object.etag != *source.etag() {
-            return Err(StoreError::PreconditionFailed);
-        }
-        object.refuse_archived()?;
-        Ok(object.clone())
-    }
-
     pub(super) fn pending_uploads(&self, prefix: &str) -> Vec<PendingUpload> {
         let mut pending: Vec<_> = self
             .uploads
@@ -67,6 +58,15 @@ impl State {
 }
 
 impl Bucket {
+    pub(super) fn source(&self, state: &State, source: &ObjectVersion) -> StoreResult<Object> {
+        let object = state.objects.get(source.key()).ok_or(StoreError::NotFound)?;
+        if self.capabilities.pinned_copies && object.etag != *source.etag() {
+            return Err(StoreError::PreconditionFailed);
+        }
+        object.refuse_archived()?;
+        Ok(object.clone())
+    }
+
     pub(super) fn create_upload(&self, key: &ObjectKey, attributes: ObjectAttributes) -> StoreResult<UploadId> {
         let mut state = self.answer(RequestKind::CreateUpload, key.as_str(), None);
         check_key(key)?;
@@ -99,7 +99,7 @@ impl Bucket {
     ) -> StoreResult<UploadedPart> {
         let mut state = self.answer(RequestKind::CopyPart, key.as_str(), Some(range));
         state.upload(key, upload)?;
-        let object = state.source(source)?;
+        let object = self.source(&state, source)?;
         let size_bytes = object.content.len_bytes();
         if range.is_empty() || range.end > size_bytes {
             return Err(StoreError::RangeNotSatisfiable { size_bytes: Some(size_bytes) });
@@ -108,15 +108,19 @@ impl Bucket {
         if size_bytes <= self.part_bytes_min && range.len() < size_bytes {
             return Err(StoreError::Fatal("InvalidRequest: a range can be copied only of a source over 5 MiB".into()));
         }
-        state.add_part(key, upload, number, object.content.slice(range))
+        let mut part = state.add_part(key, upload, number, object.content.slice(range))?;
+        if !self.capabilities.copied_checksums {
+            part.crc64nvme = Some(object.content.crc64nvme().to_base64());
+        }
+        Ok(part)
     }
 
     pub(super) fn complete_upload(&self, request: CompleteRequest) -> StoreResult<ObjectInfo> {
         let mut state = self.answer(RequestKind::CompleteUpload, request.key.as_str(), None);
         let upload = state.upload(&request.key, &request.upload)?;
-        let (content, etag) = upload.assemble(&request, self.part_bytes_min)?;
+        let (content, etag) = upload.assemble(&request, self.part_bytes_min, self.capabilities.copied_checksums)?;
         let attributes = upload.attributes.clone();
-        if self.capabilities.conditional_writes {
+        if self.capabilities.conditional_completes {
             check_condition(state.objects.get(&request.key), &request.condition)?;
         }
         state.uploads.remove(&request.upload.0);
@@ -125,7 +129,12 @@ impl Bucket {
 }
 
 impl Upload {
-    fn assemble(&self, request: &CompleteRequest, part_bytes_min: u64) -> StoreResult<(Content, ETag)> {
+    fn assemble(
+        &self,
+        request: &CompleteRequest,
+        part_bytes_min: u64,
+        is_strict: bool,
+    ) -> StoreResult<(Content, ETag)> {
         if request.parts.is_empty() {
             return Err(StoreError::Fatal("MalformedXML: an upload needs at least one part".into()));
         }
@@ -139,7 +148,7 @@ impl Upload {
                 self.parts.get(&named.number).filter(|(stored, _)| stored.etag == named.etag).ok_or_else(|| {
                     StoreError::Fatal(format!("InvalidPart: part {} could not be found", named.number))
                 })?;
-            if named.crc64nvme.is_some() && named.crc64nvme != stored.crc64nvme {
+            if is_strict && named.crc64nvme.is_some() && named.crc64nvme != stored.crc64nvme {
                 return Err(StoreError::Fatal(format!("InvalidPart: checksum of part {}", named.number)));
             }
             if part.len_bytes() < part_bytes_min && index + 1 < request.parts.len() {

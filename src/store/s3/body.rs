@@ -5,7 +5,6 @@
 //! polls it, and while it is not polled no time runs out.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::errors::chain_of;
+use crate::store::checksum::{Crc64, RunningCrc64};
 use crate::store::{BodyStream, Payload, StoreError, StoreResult};
 
 /// How long a connection may say nothing in the middle of a body. S3 seldom pauses for a second; a network that lost
@@ -62,15 +62,18 @@ impl Body for Outgoing {
     }
 }
 
-/// The answer's body as a stream that insists on `promised_bytes`.
-pub(super) fn receive(body: ByteStream, promised_bytes: u64) -> BodyStream {
-    Box::pin(Incoming { body, left_bytes: promised_bytes, promised_bytes, silence: None, is_over: false })
+/// The answer's body as a stream that insists on `promised_bytes` and, if there is one, on their checksum.
+pub(super) fn receive(body: ByteStream, promised_bytes: u64, checksum: Option<Crc64>) -> BodyStream {
+    let checksum = checksum.map(|promised| (RunningCrc64::default(), promised));
+    Box::pin(Incoming { body, left_bytes: promised_bytes, promised_bytes, checksum, silence: None, is_over: false })
 }
 
 struct Incoming {
     body: ByteStream,
     left_bytes: u64,
     promised_bytes: u64,
+    /// Of the bytes so far, and what it shall be at the end.
+    checksum: Option<(RunningCrc64, Crc64)>,
     /// Runs while a poll waits for bytes.
     silence: Option<Pin<Box<Sleep>>>,
     is_over: bool,
@@ -86,6 +89,9 @@ impl Incoming {
         if self.left_bytes > 0 {
             let (got, of) = (self.promised_bytes - self.left_bytes, self.promised_bytes);
             return self.fail(StoreError::Corrupt(format!("the body ended after {got} of {of} bytes")));
+        }
+        if self.checksum.as_ref().is_some_and(|(seen, promised)| seen.finish() != *promised) {
+            return self.fail(StoreError::Corrupt("the body does not match its CRC-64/NVME".into()));
         }
         self.is_over = true;
         Poll::Ready(None)
@@ -110,9 +116,14 @@ impl Stream for Incoming {
                         return this.fail(StoreError::Corrupt(format!("the body is longer than {promised} bytes")));
                     };
                     this.left_bytes = left;
+                    if let Some((seen, _)) = &mut this.checksum {
+                        seen.update(&bytes);
+                    }
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Poll::Ready(Some(Err(error))) => return this.fail(body_error(&error)),
+                Poll::Ready(Some(Err(error))) => {
+                    return this.fail(StoreError::Transient(format!("the body broke off: {}", chain_of(&error))));
+                }
                 Poll::Ready(None) => return this.end(),
                 Poll::Pending => {
                     let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(SILENCE_MAX)));
@@ -124,16 +135,6 @@ impl Stream for Incoming {
                 }
             }
         }
-    }
-}
-
-fn body_error(error: &(dyn Error + 'static)) -> StoreError {
-    let detail = chain_of(error);
-    // aws-smithy-checksums keeps its error type to itself; its text is "body checksum mismatch. expected body checksum…".
-    if detail.contains("checksum mismatch") {
-        StoreError::Corrupt(detail)
-    } else {
-        StoreError::Transient(format!("the body broke off: {detail}"))
     }
 }
 
@@ -171,11 +172,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_ends_early_or_late_is_corrupt() {
-        assert!(matches!(drain(receive(send(chunks()), 5)).await, (bytes, None) if bytes == b"hello"));
+        assert!(matches!(drain(receive(send(chunks()), 5, None)).await, (bytes, None) if bytes == b"hello"));
         assert!(
-            matches!(drain(receive(send(chunks()), 6)).await, (bytes, Some(StoreError::Corrupt(_))) if bytes == b"hello")
+            matches!(drain(receive(send(chunks()), 6, None)).await, (bytes, Some(StoreError::Corrupt(_))) if bytes == b"hello")
         );
-        assert!(matches!(drain(receive(send(chunks()), 4)).await, (_, Some(StoreError::Corrupt(_)))));
+        assert!(matches!(drain(receive(send(chunks()), 4, None)).await, (_, Some(StoreError::Corrupt(_)))));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_match_its_checksum_is_corrupt() {
+        let (right, wrong) = (chunks().crc64nvme(), Crc64::EMPTY);
+        assert!(matches!(drain(receive(send(chunks()), 5, Some(right))).await, (_, None)));
+        assert!(matches!(drain(receive(send(chunks()), 5, Some(wrong))).await, (_, Some(StoreError::Corrupt(_)))));
     }
 
     struct Silent;
@@ -191,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stalls_while_it_is_polled_breaks_off() {
-        let body = receive(ByteStream::new(SdkBody::from_body_1_x(Silent)), 5);
+        let body = receive(ByteStream::new(SdkBody::from_body_1_x(Silent)), 5, None);
         tokio::time::advance(SILENCE_MAX * 2).await;
         let began = tokio::time::Instant::now();
         assert!(matches!(drain(body).await, (_, Some(StoreError::Transient(_)))));

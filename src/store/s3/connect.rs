@@ -151,18 +151,21 @@ pub async fn connect(settings: &S3Settings, metrics: Arc<Metrics>) -> Result<Arc
             client
         }
     };
-    let store: Arc<dyn ObjectStore> = Arc::new(S3Store::new(client, &settings.bucket, clock.clone()));
-    let store: Arc<dyn ObjectStore> = Arc::new(MeasuredStore::new(store, Arc::clone(&metrics), clock));
-    let retrying = RetryStore::new(Arc::clone(&store), settings.retry, Arc::clone(&metrics));
-    let capabilities = if settings.read_only || endpoint.is_aws() {
+    let plain = S3Store::new(client, &settings.bucket, clock.clone());
+    let measured = |store: S3Store| -> Arc<dyn ObjectStore> {
+        Arc::new(MeasuredStore::new(Arc::new(store), Arc::clone(&metrics), clock.clone()))
+    };
+    let retrying = RetryStore::new(measured(plain.clone()), settings.retry, Arc::clone(&metrics));
+    let honoured = if settings.read_only || endpoint.is_aws() {
         StoreCapabilities::ALL
     } else {
         probe::capabilities(&retrying, &settings.prefix).await
     };
-    if capabilities == StoreCapabilities::ALL {
+    if honoured == StoreCapabilities::ALL {
         return Ok(Arc::new(retrying));
     }
-    tracing::warn!("{} ignores conditions, so another writer may be overwritten: {capabilities:?}", endpoint.name());
-    let conditional: Arc<dyn ObjectStore> = Arc::new(ConditionalStore::new(store, capabilities));
+    tracing::warn!("{} does not do all that S3 does; what it lacks is made up for: {honoured:?}", endpoint.name());
+    let store = if honoured.copied_checksums { plain } else { plain.without_sums_of_uploads() };
+    let conditional: Arc<dyn ObjectStore> = Arc::new(ConditionalStore::new(measured(store), honoured));
     Ok(Arc::new(RetryStore::new(conditional, settings.retry, metrics)))
 }

@@ -198,6 +198,8 @@ pub(super) fn classify(asked: Asked<'_>, refusal: Refusal<'_>) -> StoreError {
 /// A HEAD has no body and so no code; some servers have codes of their own.
 fn by_status(asked: Asked<'_>, refusal: Refusal<'_>, detail: String) -> StoreError {
     match refusal.status {
+        // A success that cannot be read: what happened is to be found out by looking.
+        200..=299 => StoreError::Transient(format!("unreadable answer: {detail}")),
         304 => StoreError::NotModified,
         301 | 302 | 307 | 308 => StoreError::WrongRegion(refusal.bucket_region.map(str::to_owned)),
         401 => StoreError::Credentials(detail),
