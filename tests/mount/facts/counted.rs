@@ -164,7 +164,7 @@ fn a_sequential_read_asks_for_large_ranges(c: &Context) -> Outcome {
 
 fn a_read_at_one_place_of_a_large_file_moves_little(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
-    p.sim().synthetic("huge", 4 << 30)?;
+    p.put_synthetic("huge", 4 << 30);
     p.names("")?;
     let _quiet = quiet();
     p.sim().reset_counts()?;
@@ -178,7 +178,7 @@ fn a_read_at_one_place_of_a_large_file_moves_little(c: &Context) -> Outcome {
 
 fn one_byte_changed_in_ten_gib_is_a_handful_of_requests(c: &Context) -> Outcome {
     let p = c.mount(&["--metadata-ttl", "60"])?;
-    p.sim().synthetic("huge", 10 << 30)?;
+    p.put_synthetic("huge", 10 << 30);
     p.names("")?;
     let _quiet = quiet();
     p.sim().reset_counts()?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::mount::{Mount, text};
 use super::outcome::{Failure, Outcome};
 use super::process::{poll, run};
+use super::s3::Bucket;
 use super::server::Kind;
 use super::sim::Sim;
 
@@ -48,6 +49,13 @@ impl Place {
     /// The simulator's controls.
     pub fn sim(&self) -> &Sim {
         self.mount.server.sim.as_ref().expect("only asked for by facts of s3sim")
+    }
+
+    /// Puts an object of any size that costs the simulator no memory.
+    pub fn put_synthetic(&self, name: &str, size: u64) {
+        if let Bucket::S3 { name: bucket, .. } = &self.mount.bucket {
+            self.sim().put_synthetic(bucket, &self.key(name), size);
+        }
     }
 
     /// The path of a name.

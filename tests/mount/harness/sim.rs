@@ -1,10 +1,11 @@
 //! The simulator's controls, in the words of the facts.
 
-use super::outcome::{Failure, Outcome};
+use s3sim::shaping::{self, Config, FirstByte};
+
+use super::outcome::Outcome;
 
 /// How the simulator misbehaves. Shares are of requests, 0 to 1.
 #[derive(Clone, Debug, Default)]
-#[allow(dead_code, reason = "read by the simulator once it is there")]
 pub struct Faults {
     /// Share answered 503 SlowDown.
     pub slow_down: f64,
@@ -48,28 +49,62 @@ impl<const N: usize> PartialEq<[(&str, u64); N]> for Counts {
 /// A simulator in this process.
 pub struct Sim {
     pub endpoint: String,
+    sim: s3sim::S3Sim,
 }
 
 impl Sim {
     pub fn start() -> Outcome<Self> {
-        Err(Failure("s3sim is not there yet".into()))
+        let sim = s3sim::S3Sim::start(s3sim::Options::default())?;
+        Ok(Self { endpoint: sim.url().to_owned(), sim })
     }
-    pub fn set(&self, _: &Faults) -> Outcome {
+
+    /// Misbehaves so from now on.
+    pub fn set(&self, faults: &Faults) -> Outcome {
+        let first_byte = faults.first_byte_milliseconds as f64;
+        self.sim.set(Config {
+            first_byte_ms: FirstByte {
+                get: first_byte,
+                head: first_byte,
+                put: first_byte,
+                list: first_byte,
+                default: first_byte,
+            },
+            jitter: 0.0,
+            bytes_per_second_per_connection: faults.bytes_per_second,
+            faults: shaping::Faults {
+                slow_down: faults.slow_down,
+                reset: faults.reset,
+                truncate: faults.truncate,
+                stall: faults.stall,
+                wrong_checksum: faults.wrong_checksum,
+                ignore_conditions: faults.ignore_conditions,
+                denied: faults.denied.iter().map(|operation| (*operation).to_owned()).collect(),
+            },
+        });
         Ok(())
     }
+
     pub fn reset_counts(&self) -> Outcome {
+        self.sim.reset();
         Ok(())
     }
+
     pub fn counts(&self) -> Outcome<Counts> {
-        Ok(Counts::default())
+        Ok(Counts(self.sim.counters().requests))
     }
+
+    /// Body bytes that left the server.
     pub fn bytes_sent(&self) -> Outcome<u64> {
-        Ok(0)
+        Ok(self.sim.counters().bytes_out)
     }
+
+    /// Body bytes that reached the server.
     pub fn bytes_received(&self) -> Outcome<u64> {
-        Ok(0)
+        Ok(self.sim.counters().bytes_in)
     }
-    pub fn synthetic(&self, _: &str, _: u64) -> Outcome {
-        Ok(())
+
+    /// An object that costs no memory.
+    pub fn put_synthetic(&self, bucket: &str, key: &str, size: u64) {
+        self.sim.put_synthetic(bucket, key, size, 1);
     }
 }

@@ -1,0 +1,311 @@
+//! Operations on single objects.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use md5::{Digest, Md5};
+
+use crate::answer::{
+    Answer, BAD_DIGEST, INVALID_OBJECT_STATE, KEY_TOO_LONG, MALFORMED, NO_SUCH_BUCKET, NO_SUCH_KEY,
+    PRECONDITION_FAILED, Refusal, elements, escaped,
+};
+use crate::call::{Call, range_of};
+use crate::content::Content;
+use crate::endpoint::Endpoint;
+use crate::storage::{Held, Object};
+
+/// Largest object that one request writes: 5 GiB.
+pub(crate) const PUT_BYTES_MAX: u64 = 5 << 30;
+
+/// The digest of a body from which its tag is made.
+pub(crate) fn digest(endpoint: &Endpoint, chunks: &[Bytes]) -> [u8; 16] {
+    if endpoint.fast_etags {
+        let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+        let mut len = 0_u64;
+        for chunk in chunks {
+            crc.update(chunk);
+            len += chunk.len() as u64;
+        }
+        let mut digest = [0; 16];
+        digest[..8].copy_from_slice(&crc.finalize().to_be_bytes());
+        digest[8..].copy_from_slice(&len.to_be_bytes());
+        return digest;
+    }
+    let mut md5 = Md5::new();
+    for chunk in chunks {
+        md5.update(chunk);
+    }
+    md5.finalize().into()
+}
+
+/// Digits of a digest.
+pub(crate) fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A time as HTTP headers have it (RFC 9110, IMF-fixdate).
+pub(crate) fn http_date(time: SystemTime) -> String {
+    let (days, seconds, (year, month, day)) = civil(time);
+    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(days % 7) as usize];
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let name = months[month as usize - 1];
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{weekday}, {day:02} {name} {year} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+/// A time as LIST has it.
+pub(crate) fn iso_date(time: SystemTime) -> String {
+    let (_, seconds, (year, month, day)) = civil(time);
+    let milliseconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
+}
+
+/// Days since 1970, seconds of the day, and the date (Howard Hinnant's `civil_from_days`).
+fn civil(time: SystemTime) -> (u64, u64, (u64, u64, u64)) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, seconds) = (since / 86_400, since % 86_400);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    (days, seconds, (year_of_era + era * 400 + u64::from(month <= 2), month, day))
+}
+
+/// Checks the checksums that came with a body.
+pub(crate) fn check_digests(call: &Call) -> Result<(), Refusal> {
+    if let Some(sent) = call.header("x-amz-checksum-crc64nvme") {
+        let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+        for chunk in &call.body {
+            crc.update(chunk);
+        }
+        if base64(&crc.finalize().to_be_bytes()) != sent {
+            return Err(BAD_DIGEST);
+        }
+    }
+    for (name, algorithm) in [
+        ("x-amz-checksum-crc32", crc_fast::CrcAlgorithm::Crc32IsoHdlc),
+        ("x-amz-checksum-crc32c", crc_fast::CrcAlgorithm::Crc32Iscsi),
+    ] {
+        if let Some(sent) = call.header(name) {
+            let mut crc = crc_fast::Digest::new(algorithm);
+            for chunk in &call.body {
+                crc.update(chunk);
+            }
+            if base64(&(crc.finalize() as u32).to_be_bytes()) != sent {
+                return Err(BAD_DIGEST);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for group in bytes.chunks(3) {
+        let word = group.iter().fold(0_u32, |word, &byte| (word << 8) | u32::from(byte)) << (8 * (3 - group.len()));
+        for index in 0..4 {
+            let letter = LETTERS[(word >> (18 - 6 * index)) as usize & 63];
+            out.push(if index <= group.len() { char::from(letter) } else { '=' });
+        }
+    }
+    out
+}
+
+/// The condition of a write against what the key holds now.
+pub(crate) fn check_write(endpoint: &Endpoint, call: &Call, held: &Held) -> Result<(), Refusal> {
+    if call.key.len() > 1024 {
+        return Err(KEY_TOO_LONG);
+    }
+    let objects = held.buckets.get(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
+    if endpoint.shaping.ignores_conditions() {
+        return Ok(());
+    }
+    let present = objects.get(&call.key);
+    if call.header("if-none-match").is_some() && present.is_some() {
+        return Err(PRECONDITION_FAILED);
+    }
+    match (call.header("if-match"), present) {
+        (Some(_), None) => Err(NO_SUCH_KEY),
+        (Some(wanted), Some(object)) if wanted != "*" && wanted != object.etag => Err(PRECONDITION_FAILED),
+        _ => Ok(()),
+    }
+}
+
+/// PutObject.
+pub(crate) fn put(endpoint: &Endpoint, call: Call) -> Result<Answer, Refusal> {
+    check_digests(&call)?;
+    let digest = digest(endpoint, &call.body);
+    let etag = format!("\"{}\"", hex(&digest));
+    let carried = call.carried();
+    let mut held = endpoint.storage.held.lock();
+    check_write(endpoint, &call, &held)?;
+    let content = endpoint.content(call.body);
+    if content.len() > PUT_BYTES_MAX {
+        return Err(Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size"));
+    }
+    let object = Object { content, etag: etag.clone(), modified: SystemTime::now(), carried };
+    endpoint.storage.wrote(&call.bucket, &call.key, &object);
+    let objects = held.buckets.get_mut(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
+    objects.insert(call.key, object);
+    Ok(Answer::of(200).with("etag", etag))
+}
+
+/// GetObject and HeadObject.
+pub(crate) fn get(endpoint: &Endpoint, call: &Call, with_body: bool) -> Result<Answer, Refusal> {
+    let object = {
+        let held = endpoint.storage.held.lock();
+        let objects = held.buckets.get(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
+        objects.get(&call.key).cloned().ok_or(NO_SUCH_KEY)?
+    };
+    if call.header("if-match").is_some_and(|wanted| wanted != "*" && wanted != object.etag) {
+        return Err(PRECONDITION_FAILED);
+    }
+    if call.header("if-none-match").is_some_and(|known| known == "*" || known == object.etag) {
+        return Ok(Answer::of(304).with("etag", object.etag));
+    }
+    if with_body && matches!(object.carried.storage_class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE")) {
+        return Err(INVALID_OBJECT_STATE);
+    }
+    let size = object.content.len();
+    let range = range_of(call.header("range"), size)?;
+    let (start, end) = range.unwrap_or((0, size));
+    let mut answer = Answer::of(if range.is_some() { 206 } else { 200 })
+        .with("etag", object.etag.clone())
+        .with("last-modified", http_date(object.modified))
+        .with("accept-ranges", "bytes")
+        .with("content-length", (end - start).to_string())
+        .with("content-type", object.carried.content_type.clone().unwrap_or("binary/octet-stream".into()));
+    if range.is_some() {
+        answer = answer.with("content-range", format!("bytes {start}-{}/{size}", end - 1));
+    }
+    if let Some(class) = object.carried.storage_class.clone() {
+        answer = answer.with("x-amz-storage-class", class);
+    }
+    for (name, value) in &object.carried.metadata {
+        if let Ok(name) = http::HeaderName::from_bytes(format!("x-amz-meta-{name}").as_bytes()) {
+            answer.headers.push((name, value.clone()));
+        }
+    }
+    if call.header("x-amz-checksum-mode").is_some() && range.is_none() {
+        for (name, value) in &object.carried.checksums {
+            if let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) {
+                answer.headers.push((name, value.clone()));
+            }
+        }
+    }
+    if with_body {
+        answer.body = object.content.slice(start, end);
+    }
+    Ok(answer)
+}
+
+/// DeleteObject.
+pub(crate) fn delete(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> {
+    let mut held = endpoint.storage.held.lock();
+    if call.header("if-match").is_some() {
+        check_write(endpoint, call, &held)?;
+    }
+    let objects = held.buckets.get_mut(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
+    if objects.remove(&call.key).is_some() {
+        endpoint.storage.deleted(&call.bucket, &call.key);
+    }
+    Ok(Answer::of(204))
+}
+
+/// DeleteObjects.
+pub(crate) fn delete_many(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> {
+    let keys = elements(&call.text(), "Key");
+    if keys.is_empty() || keys.len() > 1000 {
+        return Err(MALFORMED);
+    }
+    let mut held = endpoint.storage.held.lock();
+    let objects = held.buckets.get_mut(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
+    let mut deleted = String::new();
+    for key in keys {
+        if objects.remove(&key).is_some() {
+            endpoint.storage.deleted(&call.bucket, &key);
+        }
+        deleted.push_str(&format!("<Deleted><Key>{}</Key></Deleted>", escaped(&key)));
+    }
+    Ok(Answer::xml(&format!("<DeleteResult>{deleted}</DeleteResult>")))
+}
+
+/// The source of a copy, its conditions checked.
+pub(crate) fn copy_source(call: &Call, held: &Held) -> Result<Object, Refusal> {
+    let (bucket, key) = call.copy_source().ok_or(MALFORMED)?;
+    let objects = held.buckets.get(&bucket).ok_or(NO_SUCH_BUCKET)?;
+    let object = objects.get(&key).cloned().ok_or(NO_SUCH_KEY)?;
+    if call.header("x-amz-copy-source-if-match").is_some_and(|wanted| wanted != object.etag) {
+        return Err(PRECONDITION_FAILED);
+    }
+    Ok(object)
+}
+
+/// CopyObject.
+pub(crate) fn copy(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> {
+    let mut held = endpoint.storage.held.lock();
+    let mut object = copy_source(call, &held)?;
+    if object.content.len() > PUT_BYTES_MAX {
+        return Err(Refusal(
+            400,
+            "InvalidRequest",
+            "The specified copy source is larger than the maximum allowable size",
+        ));
+    }
+    check_write(endpoint, call, &held)?;
+    if call.header("x-amz-metadata-directive") == Some("REPLACE") {
+        object.carried = call.carried();
+    }
+    if object.etag.contains('-') {
+        // S3 computes a new tag for what came in parts.
+        object.etag = format!("\"{}\"", hex(&digest(endpoint, &object.content.slice(0, object.content.len()))));
+    }
+    object.modified = SystemTime::now();
+    endpoint.storage.wrote(&call.bucket, &call.key, &object);
+    let text = format!(
+        "<CopyObjectResult><LastModified>{}</LastModified><ETag>{}</ETag></CopyObjectResult>",
+        iso_date(object.modified),
+        escaped(&object.etag)
+    );
+    let objects = held.buckets.get_mut(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
+    objects.insert(call.key.clone(), object);
+    Ok(Answer::xml(&text))
+}
+
+/// A synthetic object, put by control.
+pub(crate) fn put_synthetic(endpoint: &Endpoint, bucket: &str, key: &str, size: u64, seed: u64) {
+    let object = Object {
+        content: Content::Synthetic { seed, len: size },
+        etag: format!("\"{seed:016x}{size:016x}\""),
+        modified: SystemTime::now(),
+        carried: crate::storage::Carried::default(),
+    };
+    endpoint.storage.create_bucket(bucket);
+    endpoint.storage.held.lock().buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn dates_are_what_http_and_s3_write() {
+        let time = UNIX_EPOCH + Duration::from_millis(784_111_777_123);
+        assert_eq!(http_date(time), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(iso_date(time), "1994-11-06T08:49:37.123Z");
+    }
+
+    #[test]
+    fn base64_is_padded() {
+        assert_eq!(base64(b"hello"), "aGVsbG8=");
+        assert_eq!(base64(b""), "");
+    }
+}
