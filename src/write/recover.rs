@@ -92,6 +92,21 @@ pub async fn export(store: &dyn ObjectStore, kept: &Kept, path: &Path, holes: bo
         return Err(RecoverError::InUpload);
     }
     let file = File::create_new(path)?;
+    let written = write_out(store, intent, kept, &file, holes).await;
+    if written.is_err() {
+        // Half a file must not be taken for the whole, nor stand in the way of another try.
+        let _ = std::fs::remove_file(path);
+    }
+    written
+}
+
+async fn write_out(
+    store: &dyn ObjectStore,
+    intent: &Intent,
+    kept: &Kept,
+    file: &File,
+    holes: bool,
+) -> Result<(), RecoverError> {
     file.set_len(intent.size_bytes)?;
     for &(start, end) in &intent.ranges {
         for range in steps(ByteRange::new(start, end)) {

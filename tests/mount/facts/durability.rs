@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::mount::text;
-use crate::harness::place::checked;
 use crate::harness::prelude::*;
 use crate::harness::sim::Faults;
 
@@ -38,7 +37,8 @@ pub fn is_kept(p: &Place, name: &str, bytes: &[u8]) -> Outcome {
     Ok(())
 }
 
-/// What `s3mount recover` has for a name, exported with these arguments.
+/// What `s3mount recover` has for a name, exported with these arguments. The last close tries once more and keeps anew, so
+/// that what was listed may have got another id meanwhile.
 pub fn kept(p: &Place, name: &str, arguments: &[&str]) -> Outcome<Vec<u8>> {
     let state = p.mount.state_dir();
     let recover = |arguments: &[&str]| {
@@ -48,21 +48,24 @@ pub fn kept(p: &Place, name: &str, arguments: &[&str]) -> Outcome<Vec<u8>> {
     };
     // `ID  s3://BUCKET/KEY  SIZE  REASON`
     let ending = format!("/{}", p.key(name));
-    let mut listed = String::new();
-    let mut id = None;
-    poll(Duration::from_secs(10), || {
-        listed = recover(&["list"]).map(|output| text(&output)).unwrap_or_default();
-        let lines = listed.lines().map(|line| line.split("  ").collect::<Vec<_>>());
-        id = lines
-            .filter(|words| words.len() > 2 && words[1].ends_with(&ending))
-            .map(|words| words[0].to_owned())
-            .next();
-        id.is_some()
-    });
-    let Some(id) = id else { return Err(Failure(format!("`s3mount recover` does not know of {ending}:\n{listed}"))) };
-    let exported = p.mount.home.join(format!("exported-{id}"));
+    let exported = p.mount.home.join("exported");
     let path = exported.to_string_lossy().into_owned();
-    checked(&recover(&[&["export", &id, &path], arguments].concat())?)?;
+    let mut said = String::new();
+    let found = poll(Duration::from_secs(10), || {
+        let Ok(listed) = recover(&["list"]).map(|output| text(&output)) else { return false };
+        let mut lines = listed.lines().map(|line| line.split("  ").collect::<Vec<_>>());
+        let Some(line) = lines.find(|words| words.len() > 2 && words[1].ends_with(&ending)) else {
+            said = format!("{ending} is not listed:\n{listed}");
+            return false;
+        };
+        let _ = std::fs::remove_file(&exported);
+        let export = recover(&[&["export", line[0], &path], arguments].concat());
+        said = export.as_ref().map(text).unwrap_or_default();
+        export.is_ok_and(|output| output.status.success())
+    });
+    if !found {
+        return Err(Failure(format!("`s3mount recover` does not bring it back: {said}")));
+    }
     let bytes = std::fs::read(&exported)?;
     std::fs::remove_file(exported)?;
     Ok(bytes)

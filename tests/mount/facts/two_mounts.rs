@@ -83,6 +83,8 @@ fn of_two_conflicting_edits_one_wins_and_one_is_kept(c: &Context) -> Outcome {
     assert!(poll(SOON, || b.path("f").exists()));
     let open = |p: &Place| File::options().read(true).write(true).open(p.path("f"));
     let (one, two) = (open(&a)?, open(&b)?);
+    // Who has read what it edits has all of it at hand when the edit is kept.
+    assert_eq!(std::io::read_to_string(&two)?, "shared base");
     one.write_all_at(b"A", 0)?;
     two.write_all_at(b"B", 0)?;
     sys::close(one)?;

@@ -182,6 +182,7 @@ fn an_edit_does_not_overwrite_a_foreign_version(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.foreign_put("f", "base version")?;
     let file = File::options().read(true).write(true).open(p.path("f"))?;
+    same_bytes(std::io::read_to_string(&file)?.as_bytes(), b"base version");
     file.write_all_at(b"EDIT", 0)?;
     p.foreign_put_unseen("f", "their version")?;
     let closed = sys::close(file);
@@ -207,14 +208,14 @@ fn an_edit_of_a_deleted_object_is_kept(c: &Context) -> Outcome {
     p.foreign_put("f", "base version")?;
     let file = File::options().read(true).write(true).open(p.path("f"))?;
     file.write_all_at(b"EDIT", 0)?;
-    file.read_exact_at(&mut [0; 12], 0)?;
     p.mount.bucket.delete("f")?;
     if sys::close(file).is_ok() {
         // Publishing it anew is as good: nothing of another writer is lost.
         same_bytes(&p.object("f")?, b"EDIT version");
         return Ok(());
     }
-    // What lay around the edit is gone with the object.
-    same_bytes(&super::durability::kept(&p, "f", &["--holes"])?, b"EDIT\0\0\0\0\0\0\0\0");
+    // What lay around the edit is gone with the object; of a small file that was read it may still be in memory.
+    let kept = super::durability::kept(&p, "f", &["--holes"])?;
+    assert!(kept == b"EDIT version" || kept == b"EDIT\0\0\0\0\0\0\0\0", "{kept:?}");
     Ok(())
 }
