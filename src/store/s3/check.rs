@@ -74,10 +74,26 @@ fn explain(error: StoreError, settings: &S3Settings, endpoint: &Endpoint) -> Con
             };
             ConnectError::AccessDenied { bucket, action, detail, remedy }
         }
-        StoreError::Credentials(detail) => ConnectError::Credentials(detail),
+        StoreError::Credentials(detail) => ConnectError::Credentials(first_line(&detail)),
+        StoreError::Transient(detail) | StoreError::Deadline(detail)
+            if detail.starts_with(errors::CREDENTIALS_AWAY) =>
+        {
+            ConnectError::Credentials(first_line(&detail[errors::CREDENTIALS_AWAY.len()..]))
+        }
         StoreError::Transient(detail) | StoreError::Deadline(detail) | StoreError::Throttled { detail, .. } => {
             ConnectError::Unreachable { endpoint: endpoint.name().to_owned(), detail }
         }
         other => ConnectError::Refused { bucket, detail: other.to_string() },
     }
+}
+
+/// The SDK lists on further lines whom it asked for credentials.
+fn first_line(detail: &str) -> String {
+    detail
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches("Attempted:")
+        .trim_end_matches([' ', '.', ':'])
+        .to_owned()
 }

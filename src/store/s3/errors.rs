@@ -13,6 +13,10 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use crate::metrics::RequestKind;
 use crate::store::StoreError;
 
+/// How the error begins when those who give credentials do not answer: worth a repeat in a mount that has worked, and
+/// told as missing credentials to one that begins.
+pub(super) const CREDENTIALS_AWAY: &str = "credentials: ";
+
 /// What was asked of which bucket: an error names it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
@@ -28,7 +32,7 @@ pub(super) struct Refusal<'a> {
     pub(super) message: Option<&'a str>,
     /// `retry-after` in seconds.
     pub(super) retry_after: Option<&'a str>,
-    /// `x-amz-bucket-region`.
+    /// `x-amz-bucket-region`, or the element `Region` of AuthorizationHeaderMalformed's body.
     pub(super) bucket_region: Option<&'a str>,
     /// `content-range` of a 416: `bytes */SIZE`.
     pub(super) content_range: Option<&'a str>,
@@ -71,7 +75,8 @@ where
             if failure.is_user() {
                 StoreError::Fatal(chain_of(error))
             } else {
-                StoreError::Transient(format!("no answer from the endpoint: {}", chain_of(error)))
+                let cause = failure.as_connector_error().and_then(Error::source);
+                StoreError::Transient(format!("no answer: {}", cause.map_or_else(|| chain_of(error), chain_of)))
             }
         }),
         SdkError::ConstructionFailure(_) => {
@@ -81,13 +86,19 @@ where
     }
 }
 
+/// `<Region>eu-west-1</Region>` in an error's body.
+fn region_element(body: &[u8]) -> Option<&str> {
+    let (_, rest) = std::str::from_utf8(body).ok()?.split_once("<Region>")?;
+    rest.split_once("</Region>").map(|(region, _)| region.trim()).filter(|region| !region.is_empty())
+}
+
 fn refusal_of<'a>(raw: &'a HttpResponse, code: Option<&'a str>, message: Option<&'a str>) -> Refusal<'a> {
     Refusal {
         status: raw.status().as_u16(),
         code,
         message,
         retry_after: raw.headers().get("retry-after"),
-        bucket_region: raw.headers().get("x-amz-bucket-region"),
+        bucket_region: raw.headers().get("x-amz-bucket-region").or_else(|| region_element(raw.body().bytes()?)),
         content_range: raw.headers().get("content-range"),
     }
 }
@@ -103,7 +114,7 @@ where
             let detail = chain_of(found);
             return Some(match found {
                 CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_) => {
-                    StoreError::Transient(format!("credentials: {detail}"))
+                    StoreError::Transient(format!("{CREDENTIALS_AWAY}{detail}"))
                 }
                 _ => StoreError::Credentials(detail),
             });
@@ -323,6 +334,7 @@ mod tests {
     fn the_right_region_is_found_in_header_or_message() {
         let header = Refusal { bucket_region: Some("eu-west-1"), ..bare(301) };
         assert!(matches!(classify(HEAD, header), StoreError::WrongRegion(Some(region)) if region == "eu-west-1"));
+        assert_eq!(region_element(b"<Error><Region>eu-west-2</Region></Error>"), Some("eu-west-2"));
         let message = Some("The authorization header is malformed; the region 'a' is wrong; expecting 'eu-central-1'");
         let refusal = Refusal { message, ..coded(400, "AuthorizationHeaderMalformed") };
         assert!(matches!(classify(HEAD, refusal), StoreError::WrongRegion(Some(region)) if region == "eu-central-1"));
