@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::config::cli::StatusArgs;
 use crate::export::status::{Status, socket_path};
-use crate::fuse::mount::{MountEntry, mounts};
-use crate::lifecycle::{Failure, place};
+use crate::lifecycle::Failure;
+use crate::lifecycle::place::{self, MountEntry, mounts};
 
 /// The mount at a directory, if it is one of ours.
 pub(super) fn mount_at(dir: &Path) -> Result<MountEntry, Failure> {

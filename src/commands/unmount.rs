@@ -6,8 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::status::{hear, mount_at, speak};
 use crate::config::cli::UnmountArgs;
-use crate::fuse::mount::{MountEntry, answers, detach};
 use crate::lifecycle::Failure;
+use crate::lifecycle::place::{MountEntry, answers, detach, mounted_at};
 
 /// Unmounts. Fails if somebody uses the mount, or if something could not be uploaded.
 pub(super) fn run(arguments: &UnmountArgs) -> Result<(), Failure> {
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &UnmountArgs) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     // The daemon went without a last word: an umount(8) from elsewhere was faster.
-    if crate::lifecycle::place::mounted_at(&entry.dir).is_some_and(|now| now.device == entry.device) {
+    if mounted_at(&entry.dir).is_some_and(|now| now.device == entry.device) {
         return Err(Failure::system("the daemon ended without a word; its log may say why"));
     }
     Ok(())

@@ -6,6 +6,7 @@
 pub mod daemonize;
 pub mod log;
 pub mod place;
+pub mod recovery;
 pub mod run;
 mod shutdown;
 mod systemd;

@@ -5,7 +5,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::fuse::mount::{self, MountEntry};
+use crate::fuse::mount;
+pub use crate::fuse::mount::{MountEntry, answers, detach, mounts};
 
 /// Checks the directory to mount on and makes its path absolute. A dead mount of ours is taken away first.
 ///

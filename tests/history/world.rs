@@ -276,12 +276,9 @@ impl World {
     }
 
     async fn truncate(&mut self, slot: usize, len: usize) -> Step_ {
-        let (Some(&handle), Some(&(inode, writable))) = (self.handles.get(&slot), self.model.handles.get(&slot)) else {
+        let (Some(&handle), Some(&(inode, true))) = (self.handles.get(&slot), self.model.handles.get(&slot)) else {
             return Ok(());
         };
-        if !writable {
-            return Ok(());
-        }
         let range = ByteRange::of_len(0, len as u64);
         // ftruncate needs the inode number, which only a lookup gives: growing goes through fallocate.
         if len >= self.model.contents[inode].len() && len > 0 {

@@ -1,0 +1,132 @@
+//! The journals below a state directory, and what is brought back from them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Failure;
+use super::run::{connect_failure, s3_settings};
+use crate::clock::Clock;
+use crate::config::{S3Config, WriteLimits};
+use crate::memory::PagePool;
+use crate::metrics::Metrics;
+use crate::store::ObjectStore;
+use crate::store::s3::connect;
+use crate::write::{Journal, Kept, KeptId, WriteEngine, recover};
+
+/// One bucket's journal.
+struct Place {
+    bucket: String,
+    journal: Journal,
+}
+
+/// Something kept, as a person wants to see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its name.
+    pub id: String,
+    /// Bucket.
+    pub bucket: String,
+    /// Key, length in bytes and reason; `None` if the record is torn.
+    pub what: Option<(String, u64, String)>,
+    /// The file with its bytes.
+    pub data: PathBuf,
+}
+
+/// Every journal below the state directory.
+fn places(root: &Path) -> Vec<Place> {
+    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
+    let mut dirs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    dirs.sort();
+    let open = |dir: PathBuf| {
+        let source = std::fs::read_to_string(dir.join("bucket")).ok()?;
+        let bucket = source.split('/').next()?.trim().to_owned();
+        Some(Place { bucket, journal: Journal::open(&dir).ok()? })
+    };
+    dirs.into_iter().filter_map(open).collect()
+}
+
+fn find(root: &Path, id: &str) -> Result<(Place, Kept), Failure> {
+    let wanted = KeptId(id.to_owned());
+    for place in places(root) {
+        if let Some(kept) = place.journal.kept().into_iter().find(|kept| kept.id == wanted) {
+            return Ok((place, kept));
+        }
+    }
+    Err(Failure::usage(format!(
+        "nothing named {id} is kept below {}: s3mount recover list shows what is",
+        root.display()
+    )))
+}
+
+fn failed(id: &str, error: &recover::RecoverError) -> Failure {
+    Failure::system(format!("{id} is still kept: {error}"))
+}
+
+fn in_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Failure::system(format!("no threads can be made: {error}")))?.block_on(work)
+}
+
+async fn store(s3: &S3Config, bucket: &str) -> Result<Arc<dyn ObjectStore>, Failure> {
+    let settings = s3_settings(s3, bucket, "", false);
+    connect(&settings, Arc::new(Metrics::default())).await.map_err(|error| connect_failure(&error))
+}
+
+/// Everything that is kept.
+pub fn list(root: &Path) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for place in places(root) {
+        for kept in place.journal.kept() {
+            rows.push(Row {
+                id: kept.id.to_string(),
+                bucket: place.bucket.clone(),
+                what: kept.intent.map(|intent| (intent.key, intent.size_bytes, intent.reason)),
+                data: kept.data,
+            });
+        }
+    }
+    rows
+}
+
+/// Deletes something kept, for good.
+///
+/// # Errors
+/// It is not there, or cannot be deleted.
+pub fn discard(root: &Path, id: &str) -> Result<(), Failure> {
+    let (place, kept) = find(root, id)?;
+    place.journal.discard(&kept.id).map_err(|error| Failure::system(format!("{id} cannot be deleted: {error}")))
+}
+
+/// Writes something kept, whole, to a local file; it stays kept.
+///
+/// # Errors
+/// See [`recover::RecoverError`].
+pub fn export(root: &Path, s3: &S3Config, id: &str, path: &Path, holes: bool) -> Result<(), Failure> {
+    let (place, kept) = find(root, id)?;
+    in_runtime(async {
+        let store = store(s3, &place.bucket).await?;
+        recover::export(&*store, &kept, path, holes).await.map_err(|error| failed(id, &error))
+    })
+}
+
+/// Uploads something kept to its key, and forgets it; answers `s3://BUCKET/KEY`.
+///
+/// # Errors
+/// See [`recover::RecoverError`]; it then stays kept.
+pub fn push(root: &Path, s3: &S3Config, id: &str, force: bool) -> Result<String, Failure> {
+    let (place, kept) = find(root, id)?;
+    in_runtime(async {
+        let store = store(s3, &place.bucket).await?;
+        let engine = WriteEngine::new(
+            Arc::clone(&store),
+            PagePool::new(0),
+            WriteLimits::default(),
+            Arc::new(Metrics::default()),
+            Clock::system(),
+            place.journal.clone(),
+        );
+        let info = recover::push(&store, &engine, &kept, force).await.map_err(|error| failed(id, &error))?;
+        place.journal.discard(&kept.id).map_err(|error| Failure::system(error.to_string()))?;
+        Ok(format!("s3://{}/{}", place.bucket, info.key()))
+    })
+}
