@@ -98,11 +98,13 @@ fn no_upload_is_left_pending(p: &Place) -> Outcome {
 fn killed_during(c: &Context, write: fn(&Place) -> std::io::Result<()>, look: fn(&Place) -> Outcome) -> Outcome {
     let p = c.mount(&[])?;
     for round in 0..6_u32 {
-        p.sim().set(&Faults::default())?;
+        p.sim().set(&Faults::default());
         p.foreign_put("f", pattern(1, 24 * MIB))?;
         // Slow enough that the upload is under way when the kill comes: 24 MiB at 20 MB/s a connection.
-        p.sim().set(&Faults { bytes_per_second: 20_000_000, first_byte_milliseconds: 5, ..Faults::default() })?;
+        p.sim().set(&Faults { bytes_per_second: 20_000_000, first_byte_milliseconds: 5, ..Faults::default() });
         let began = AtomicBool::new(false);
+        // A child that is being started would close a copy of the writer's descriptor, and so publish half of the file.
+        let quiet = quiet();
         thread::scope(|scope| -> Outcome {
             scope.spawn(|| {
                 began.store(true, Ordering::SeqCst);
@@ -112,9 +114,11 @@ fn killed_during(c: &Context, write: fn(&Place) -> std::io::Result<()>, look: fn
             assert!(poll(Duration::from_secs(5), || began.load(Ordering::SeqCst)));
             // Not a wait for something: the moments of the kill are spread over the upload.
             thread::sleep(Duration::from_millis(40) * round * round);
-            p.mount.kill()
+            p.mount.end_by(libc::SIGKILL).map(drop)
         })?;
-        p.sim().set(&Faults::default())?;
+        drop(quiet);
+        p.mount.take_away();
+        p.sim().set(&Faults::default());
         look(&p)?;
         p.mount.start_again()?;
         look(&p)?;
@@ -206,11 +210,12 @@ fn a_killed_mount_can_be_mounted_again(c: &Context) -> Outcome {
 fn a_server_that_always_fails_makes_close_fail_and_the_bytes_are_kept(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.write("f", "old")?;
-    p.sim().set(&Faults { slow_down: 1.0, ..Faults::default() })?;
+    p.sim().set(&Faults { slow_down: 1.0, ..Faults::default() });
     let mut file = File::options().write(true).truncate(true).open(p.path("f"))?;
     file.write_all(b"new bytes")?;
     refused(sys::close(file), &[libc::EIO]);
-    p.sim().set(&Faults::default())?;
+    p.mount.settled()?;
+    p.sim().set(&Faults::default());
     same_bytes(&p.object("f")?, b"old");
     is_kept(&p, "f", b"new bytes")
 }
@@ -218,11 +223,12 @@ fn a_server_that_always_fails_makes_close_fail_and_the_bytes_are_kept(c: &Contex
 fn a_denied_upload_makes_close_fail_and_the_bytes_are_kept(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.names("")?;
-    p.sim().set(&Faults { denied: &["PutObject", "CreateMultipartUpload"], ..Faults::default() })?;
+    p.sim().set(&Faults { denied: &["PutObject", "CreateMultipartUpload"], ..Faults::default() });
     let mut file = p.create("f")?;
     file.write_all(b"not allowed")?;
     refused(sys::close(file), &[libc::EACCES]);
-    p.sim().set(&Faults::default())?;
+    p.mount.settled()?;
+    p.sim().set(&Faults::default());
     assert!(!p.has_object("f")?);
     is_kept(&p, "f", b"not allowed")
 }
@@ -232,9 +238,9 @@ fn a_failed_fsync_can_be_repeated(c: &Context) -> Outcome {
     p.names("")?;
     let mut file = p.create("f")?;
     file.write_all(b"patience")?;
-    p.sim().set(&Faults { denied: &["PutObject"], ..Faults::default() })?;
+    p.sim().set(&Faults { denied: &["PutObject"], ..Faults::default() });
     refused(file.sync_all(), &[libc::EACCES, libc::EIO]);
-    p.sim().set(&Faults::default())?;
+    p.sim().set(&Faults::default());
     file.sync_all()?;
     same_bytes(&p.object("f")?, b"patience");
     sys::close(file)?;
@@ -246,20 +252,22 @@ fn a_server_that_went_away_makes_close_fail(c: &Context) -> Outcome {
     p.names("")?;
     let mut file = p.create("f")?;
     file.write_all(b"nobody listens")?;
-    p.sim().set(&Faults { reset: 1.0, ..Faults::default() })?;
+    p.sim().set(&Faults { reset: 1.0, ..Faults::default() });
     refused(sys::close(file), &[libc::EIO]);
-    p.sim().set(&Faults::default())?;
+    p.mount.settled()?;
+    p.sim().set(&Faults::default());
     is_kept(&p, "f", b"nobody listens")
 }
 
 fn kept_bytes_survive_a_remount(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.names("")?;
-    p.sim().set(&Faults { denied: &["PutObject"], ..Faults::default() })?;
+    p.sim().set(&Faults { denied: &["PutObject"], ..Faults::default() });
     let mut file = p.create("f")?;
     file.write_all(b"to be recovered")?;
     assert!(sys::close(file).is_err());
-    p.sim().set(&Faults::default())?;
+    p.mount.settled()?;
+    p.sim().set(&Faults::default());
     is_kept(&p, "f", b"to be recovered")?;
     p.mount.remount()?;
     is_kept(&p, "f", b"to be recovered")

@@ -48,7 +48,7 @@ fn unmount_waits_for_uploads(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     let bytes = pattern(2, 24 * MIB);
     // Half a second for each of the parts.
-    p.sim().set(&Faults { bytes_per_second: 16_000_000, ..Faults::default() })?;
+    p.sim().set(&Faults { bytes_per_second: 16_000_000, ..Faults::default() });
     thread::scope(|scope| -> Outcome {
         let writer = scope.spawn(|| p.write("f", &bytes));
         assert!(poll(Duration::from_secs(10), || p.path("f").exists()));
@@ -57,7 +57,7 @@ fn unmount_waits_for_uploads(c: &Context) -> Outcome {
         assert!(unmounted, "it cannot be unmounted");
         let written = writer.join().expect("the writer does not panic");
         if written.is_ok() {
-            p.sim().set(&Faults::default())?;
+            p.sim().set(&Faults::default());
             same_bytes(&p.object("f")?, &bytes);
         }
         Ok(())

@@ -63,7 +63,7 @@ fn a_sparse_file_of_five_gib_copied_in_and_out(c: &Context) -> Outcome {
 
 fn a_huge_object_is_read_at_its_ends(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
-    p.put_synthetic("huge", 40 << 40);
+    p.synthetic("huge", 40 << 40)?;
     assert_eq!(fs::metadata(p.path("huge"))?.len(), 40 << 40);
     let file = File::open(p.path("huge"))?;
     let mut found = [0; 4096];

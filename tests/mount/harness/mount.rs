@@ -18,6 +18,8 @@ use super::watchdog;
 /// How long a daemon may take until its mount answers, and until it is gone after an unmount.
 const START_LIMIT: Duration = Duration::from_secs(20);
 const END_LIMIT: Duration = Duration::from_secs(30);
+/// How long the last try to publish a file may take: all retries of a request, on a server that never answers well.
+const SETTLED_LIMIT: Duration = Duration::from_secs(90);
 
 /// A mounted bucket (or the plain folder that stands for one).
 pub struct Mount {
@@ -158,8 +160,25 @@ impl Mount {
     /// kill -9, and takes the dead mount away.
     pub fn kill(&self) -> Outcome {
         self.end_by(libc::SIGKILL)?;
-        lazy_unmount(&self.dir);
+        self.take_away();
         Ok(())
+    }
+
+    /// Takes away what a killed daemon leaves: a mount that answers ENOTCONN.
+    pub fn take_away(&self) {
+        lazy_unmount(&self.dir);
+    }
+
+    /// Waits until no writer holds anything: each has published its file, or has kept it.
+    pub fn settled(&self) -> Outcome {
+        let mut said = String::new();
+        let settled = poll(SETTLED_LIMIT, || {
+            let output = run(self.program().args(["status", "--json"]).arg(&self.dir));
+            said = output.as_ref().map(text).unwrap_or_default();
+            let status = serde_json::from_str::<serde_json::Value>(&said);
+            status.is_ok_and(|status| status["dirty_files"] == 0)
+        });
+        if settled { Ok(()) } else { Err(Failure(format!("files stay dirty: {said}"))) }
     }
 
     fn ended(&self, mut child: Child, what: &str) -> Outcome<ExitStatus> {

@@ -51,11 +51,11 @@ impl Place {
         self.mount.server.sim.as_ref().expect("only asked for by facts of s3sim")
     }
 
-    /// Puts an object of any size that costs the simulator no memory.
-    pub fn put_synthetic(&self, name: &str, size: u64) {
-        if let Bucket::S3 { name: bucket, .. } = &self.mount.bucket {
-            self.sim().put_synthetic(bucket, &self.key(name), size);
-        }
+    /// An object of any size under a name of the simulator, and the mount has learned that it is there.
+    pub fn synthetic(&self, name: &str, size_bytes: u64) -> Outcome {
+        let Bucket::S3 { name: bucket, .. } = &self.mount.bucket else { return Err(Failure("needs a bucket".into())) };
+        self.sim().synthetic(bucket, &self.key(name), size_bytes);
+        self.seen(name)
     }
 
     /// The path of a name.

@@ -13,6 +13,7 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::EncodingType;
 use futures_util::stream::{StreamExt, TryStreamExt};
 
 use super::outcome::{Failure, Outcome};
@@ -44,6 +45,11 @@ pub fn client(endpoint: &str) -> Client {
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .build();
     Client::from_conf(config)
+}
+
+/// A key as a listing with `encoding-type=url` spells it.
+fn decoded(key: &str) -> Outcome<String> {
+    Ok(percent_encoding::percent_decode_str(&key.replace('+', " ")).decode_utf8()?.into_owned())
 }
 
 /// What a HEAD tells.
@@ -168,11 +174,16 @@ impl Bucket {
             }
             Self::S3 { client, name } => block_on(async {
                 let mut found = BTreeMap::new();
-                let mut pages = client.list_objects_v2().bucket(name).prefix(prefix).into_paginator().send();
+                // XML cannot carry every key as it is.
+                let request = client.list_objects_v2().bucket(name).prefix(prefix).encoding_type(EncodingType::Url);
+                let mut pages = request.into_paginator().send();
                 while let Some(page) = pages.next().await {
-                    for object in page?.contents() {
+                    let page = page?;
+                    let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
+                    for object in page.contents() {
                         let size = u64::try_from(object.size().unwrap_or(0)).unwrap_or(0);
-                        found.insert(object.key().unwrap_or_default().to_owned(), size);
+                        let key = object.key().unwrap_or_default();
+                        found.insert(if is_encoded { decoded(key)? } else { key.to_owned() }, size);
                     }
                 }
                 Ok(found)

@@ -101,7 +101,7 @@ impl Server {
         let sim = if kind == Kind::S3sim { Some(Sim::start()?) } else { None };
         let (mut endpoint, mut child) = (String::new(), None);
         if let Some(sim) = &sim {
-            endpoint.clone_from(&sim.endpoint);
+            sim.endpoint().clone_into(&mut endpoint);
         } else if kind != Kind::Plain {
             let port = free_port()?;
             endpoint = format!("http://127.0.0.1:{port}");

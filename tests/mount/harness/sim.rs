@@ -1,13 +1,16 @@
-//! The simulator's controls, in the words of the facts.
+//! The simulator's controls, in the words of the facts. Each simulator runs in this process.
 
-use s3sim::shaping::{self, Config, FirstByte};
+use std::collections::BTreeMap;
+
+use s3sim::shaping::{Config, FirstByte};
+use s3sim::{Options, S3Sim};
 
 use super::outcome::Outcome;
 
 /// How the simulator misbehaves. Shares are of requests, 0 to 1.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Share answered 503 SlowDown.
+    /// Share that is answered 503 SlowDown.
     pub slow_down: f64,
     /// Share whose connection is reset.
     pub reset: f64,
@@ -15,26 +18,27 @@ pub struct Faults {
     pub truncate: f64,
     /// Share of bodies that stop.
     pub stall: f64,
-    /// Share of bodies with a wrong byte.
-    pub wrong_checksum: f64,
-    /// Conditions are ignored.
+    /// Conditions of writes are ignored.
     pub ignore_conditions: bool,
-    /// Operations answered 403.
+    /// Operations that are answered 403.
     pub denied: &'static [&'static str],
     /// Time to the first byte.
-    pub first_byte_milliseconds: u64,
+    pub first_byte_milliseconds: u32,
     /// Bandwidth of a connection; 0 is unbounded.
     pub bytes_per_second: u64,
 }
 
 /// Requests by operation.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(pub std::collections::BTreeMap<String, u64>);
+pub struct Counts(BTreeMap<String, u64>);
 
 impl Counts {
+    /// Requests of one operation.
     pub fn of(&self, operation: &str) -> u64 {
         self.0.get(operation).copied().unwrap_or(0)
     }
+
+    /// All requests.
     pub fn total(&self) -> u64 {
         self.0.values().sum()
     }
@@ -46,65 +50,69 @@ impl<const N: usize> PartialEq<[(&str, u64); N]> for Counts {
     }
 }
 
-/// A simulator in this process.
-pub struct Sim {
-    pub endpoint: String,
-    sim: s3sim::S3Sim,
-}
+/// A simulator.
+#[derive(Debug)]
+pub struct Sim(S3Sim);
 
 impl Sim {
+    /// Starts one.
     pub fn start() -> Outcome<Self> {
-        let sim = s3sim::S3Sim::start(s3sim::Options::default())?;
-        Ok(Self { endpoint: sim.url().to_owned(), sim })
+        Ok(Self(S3Sim::start(Options::default())?))
+    }
+
+    /// Its address.
+    pub fn endpoint(&self) -> &str {
+        self.0.url()
     }
 
     /// Misbehaves so from now on.
-    pub fn set(&self, faults: &Faults) -> Outcome {
-        let first_byte = faults.first_byte_milliseconds as f64;
-        self.sim.set(Config {
-            first_byte_ms: FirstByte {
-                get: first_byte,
-                head: first_byte,
-                put: first_byte,
-                list: first_byte,
-                default: first_byte,
-            },
+    pub fn set(&self, faults: &Faults) {
+        let milliseconds = f64::from(faults.first_byte_milliseconds);
+        let first_byte_ms = FirstByte {
+            get: milliseconds,
+            head: milliseconds,
+            put: milliseconds,
+            list: milliseconds,
+            default: milliseconds,
+        };
+        self.0.set(Config {
+            first_byte_ms,
             jitter: 0.0,
             bytes_per_second_per_connection: faults.bytes_per_second,
-            faults: shaping::Faults {
+            faults: s3sim::shaping::Faults {
                 slow_down: faults.slow_down,
                 reset: faults.reset,
                 truncate: faults.truncate,
                 stall: faults.stall,
-                wrong_checksum: faults.wrong_checksum,
+                wrong_checksum: 0.0,
                 ignore_conditions: faults.ignore_conditions,
-                denied: faults.denied.iter().map(|operation| (*operation).to_owned()).collect(),
+                denied: faults.denied.iter().map(|&operation| operation.to_owned()).collect(),
             },
         });
-        Ok(())
     }
 
-    pub fn reset_counts(&self) -> Outcome {
-        self.sim.reset();
-        Ok(())
+    /// Begins to count anew.
+    pub fn reset_counts(&self) {
+        self.0.reset();
     }
 
-    pub fn counts(&self) -> Outcome<Counts> {
-        Ok(Counts(self.sim.counters().requests))
+    /// Requests since the counts were reset.
+    pub fn counts(&self) -> Counts {
+        Counts(self.0.counters().requests)
     }
 
-    /// Body bytes that left the server.
-    pub fn bytes_sent(&self) -> Outcome<u64> {
-        Ok(self.sim.counters().bytes_out)
+    /// Bytes of bodies that it sent since.
+    pub fn bytes_sent(&self) -> u64 {
+        self.0.counters().bytes_out
     }
 
-    /// Body bytes that reached the server.
-    pub fn bytes_received(&self) -> Outcome<u64> {
-        Ok(self.sim.counters().bytes_in)
+    /// Bytes of bodies that it received since.
+    pub fn bytes_received(&self) -> u64 {
+        self.0.counters().bytes_in
     }
 
-    /// An object that costs no memory.
-    pub fn put_synthetic(&self, bucket: &str, key: &str, size: u64) {
-        self.sim.put_synthetic(bucket, key, size, 1);
+    /// Puts an object of any size that costs no memory.
+    pub fn synthetic(&self, bucket: &str, key: &str, size_bytes: u64) {
+        self.0.put_synthetic(bucket, key, size_bytes, 1);
     }
 }
