@@ -21,6 +21,9 @@ use crate::shaping::{Fate, Logged, Shaping};
 use crate::storage::Storage;
 use crate::{listing, multipart, objects};
 
+/// Long enough to send the first half of a body that is to break off.
+const FLUSH: Duration = Duration::from_millis(10);
+
 /// Longest that a stalled body is held open.
 const STALL: Duration = Duration::from_secs(600);
 
@@ -148,9 +151,8 @@ impl Endpoint {
         let state = (chunks.into_iter(), pace, 0_u64);
         let body = stream::unfold(state, move |(mut chunks, mut pace, at)| async move {
             if at >= cut && cut != u64::MAX {
-                if fate.stall {
-                    tokio::time::sleep(STALL).await;
-                }
+                // Hyper sends what it holds only while the body waits: else the head would be lost with the rest.
+                tokio::time::sleep(if fate.stall { STALL } else { FLUSH }).await;
                 return Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), (chunks, pace, at)));
             }
             let mut chunk = chunks.next()?;
