@@ -24,6 +24,8 @@ pub(super) struct View {
     pub(super) generation: u64,
     /// Local bytes over `info`.
     pub(super) writer: Option<Writer>,
+    /// Why the last publication failed, if it did.
+    pub(super) failed: Option<String>,
     /// Handles open for writing.
     pub(super) write_handles: usize,
     /// Handles in all.

@@ -2,14 +2,14 @@
 //!
 //! Promise: when flush or fsync answered success, everything written before is committed in S3. flush is not close:
 //! dup(2) and fork(2) repeat it, so publishing is idempotent. release reports to nobody, so that errors are said at flush
-//! and fsync; what is still unpublished at the last release is tried once more and then kept for recovery.
+//! and fsync; what is unpublished at the last release is kept for recovery where flush has failed, and published otherwise.
 
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::error::{FsError, FsResult};
+use super::error::FsResult;
 use super::opened::{InodeUse, OpenInode};
 use super::{FileSystem, KernelEvent};
 use crate::metrics::Gauge;
@@ -62,13 +62,23 @@ impl FileSystem {
                 _ => return Ok(()),
             }
         };
-        let published = writer.publish().await?;
+        let published = match writer.publish().await {
+            Ok(published) => published,
+            Err(error) => {
+                inode.view.lock().failed = Some(error.to_string());
+                return Err(error.into());
+            }
+        };
         for (index, block) in published.blocks {
             self.read.admit(&published.info.version, index, block);
         }
-        inode.view.lock().move_to(Some(published.info.clone()));
+        {
+            let mut view = inode.view.lock();
+            view.failed = None;
+            view.move_to(Some(published.info.clone()));
+        }
         self.namespace.publish(inode.ino, &published.info);
-        if writer.is_dirty() {
+        if writer.has_new_content() {
             // Bytes came in while the upload was under way; they are newer than what S3 told us.
             self.namespace.set_written(inode.ino, writer.size_bytes(), self.clock.wall());
         }
@@ -119,8 +129,14 @@ impl FileSystem {
             }
             return;
         }
-        if let Err(error) = self.publish_in_order(inode).await {
-            self.give_up(inode, &writer, &error).await;
+        // Whom close told that it failed must not find it done all the same a moment later.
+        let failed = inode.view.lock().failed.take().filter(|_| writer.is_dirty());
+        let outcome = match failed {
+            Some(reason) => Err(reason),
+            None => self.publish_in_order(inode).await.map_err(|error| error.to_string()),
+        };
+        if let Err(reason) = outcome {
+            self.give_up(inode, &writer, &reason).await;
         }
         let mut view = inode.view.lock();
         if !view.is_dirty() {
@@ -128,9 +144,9 @@ impl FileSystem {
         }
     }
 
-    async fn give_up(&self, inode: &OpenInode, writer: &Writer, error: &FsError) {
-        tracing::error!(ino = %inode.ino, %error, "unpublished bytes are kept; see `s3mount recover list`");
-        writer.keep(&error.to_string()).await;
+    async fn give_up(&self, inode: &OpenInode, writer: &Writer, reason: &str) {
+        tracing::error!(ino = %inode.ino, reason, "unpublished bytes are kept; see `s3mount recover list`");
+        writer.keep(reason).await;
         self.namespace.revert(inode.ino);
         let mut view = inode.view.lock();
         view.writer = None;
@@ -177,7 +193,7 @@ impl FileSystem {
         let Err(error) = self.publish_in_order(&inode).await else { return true };
         let writer = inode.view.lock().writer.clone();
         if let Some(writer) = writer {
-            self.give_up(&inode, &writer, &error).await;
+            self.give_up(&inode, &writer, &error.to_string()).await;
         }
         false
     }

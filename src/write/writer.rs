@@ -63,6 +63,12 @@ impl Writer {
         state.is_dirty() && !state.orphan
     }
 
+    /// Whether bytes or the size differ from what S3 has; attributes alone do not count.
+    pub fn has_new_content(&self) -> bool {
+        let state = self.0.state.lock();
+        state.has_new_content() && !state.orphan
+    }
+
     /// The object that [`Piece::Base`] refers to.
     pub fn base(&self) -> Option<ObjectInfo> {
         self.0.state.lock().base.clone()

@@ -105,7 +105,10 @@ pub fn escaped(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            '\r' => out.push_str("&#13;"),
+            // S3 does the same with what XML 1.0 has no place for; clients that care ask for encoding-type=url.
+            letter if letter < ' ' && letter != '\n' && letter != '\t' => {
+                out.push_str(&format!("&#x{:x};", u32::from(letter)));
+            }
             letter => out.push(letter),
         }
     }
