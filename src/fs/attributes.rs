@@ -1,7 +1,7 @@
 //! getattr, setattr and statfs.
 //!
-//! A size that is set through a handle is published by that handle's flush; one that is set by path, with no writer
-//! open, is published before the call returns, because no close will follow.
+//! A size that is set through a handle is published by that handle's flush; one that is set by path is published before
+//! the call returns, because no close will follow: a writer that seems open may be one whose release is still to come.
 
 use std::time::SystemTime;
 
@@ -130,15 +130,18 @@ impl FileSystem {
         let writer = self.writer_of(&inode).await?;
         writer.truncate(size_bytes).await?;
         self.namespace.set_written(ino, size_bytes, self.clock.wall());
-        let published_by_a_handle = inode.view.lock().write_handles > 0;
-        if published_by_a_handle {
+        if handle.is_some() {
             return Ok(());
         }
         let published = self.publish_in_order(&inode).await;
         if published.is_err() {
             self.namespace.revert(ino);
         }
-        inode.view.lock().writer = None;
+        let mut view = inode.view.lock();
+        if view.write_handles == 0 {
+            view.writer = None;
+        }
+        drop(view);
         published
     }
 
