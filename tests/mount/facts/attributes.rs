@@ -15,6 +15,7 @@ const NOBODY: u32 = 65534;
 pub fn facts() -> Vec<Fact> {
     vec![
         shared!(times_can_be_set),
+        shared!(a_time_set_right_after_close_survives_a_rename),
         shared!(touch_sets_the_time),
         shared!(writing_moves_the_time),
         shared!(the_time_of_a_foreign_object_is_its_last_modified).on(S3),
@@ -44,6 +45,17 @@ fn times_can_be_set(p: &Place) -> Outcome {
     same_bytes(&p.read("f")?, b"x");
     fs::create_dir(p.path("d"))?;
     sys::set_times(&p.path("d"), (1, 0), (2, 0))?;
+    Ok(())
+}
+
+fn a_time_set_right_after_close_survives_a_rename(p: &Place) -> Outcome {
+    // As rsync does it; the kernel tells of the last close only after close(2) has answered.
+    for n in 0..60 {
+        p.write("part", "x")?;
+        sys::set_times(&p.path("part"), (1_000_000_000, 0), (1_234_567_890, 0))?;
+        fs::rename(p.path("part"), p.path(format!("{n}")))?;
+        assert_eq!(fs::metadata(p.path(format!("{n}")))?.mtime(), 1_234_567_890, "{n}");
+    }
     Ok(())
 }
 

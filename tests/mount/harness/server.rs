@@ -55,7 +55,7 @@ impl Kind {
     pub fn program(self) -> Result<PathBuf, String> {
         let in_cache = |name: &str| {
             find(name, &[cache_dir().join("bin"), home().join("go/bin")])
-                .ok_or_else(|| format!("{name} is not on PATH (scripts/test installs it)"))
+                .ok_or_else(|| format!("{name} is not on PATH"))
         };
         match self {
             Self::Plain | Self::S3sim => Ok(PathBuf::new()),
