@@ -17,7 +17,7 @@ MEGABYTE = 1e6
 FLIGHTS = 336_776
 
 RESULT = """
-    select name as airline, count(*) as flights, round(avg(dep_delay), 3) as delay, round(max(arr_delay), 3) as worst
+    select name as airline, count(*) as flights, round(avg(dep_delay), 3) as delay, max(arr_delay)::double as worst
     from {flights} join {airlines} using (carrier) group by name order by name
 """
 
@@ -49,18 +49,20 @@ def main() -> None:
     print(f"copied in: {len(list(data.iterdir()))} tables, {copied / MEGABYTE:.1f} MB, {copied / MEGABYTE / took:.0f} MB/s")
 
     started = time.monotonic()
-    names = {"flights": f"read_csv('{data}/flights.csv')", "airlines": f"read_csv('{data}/airlines.csv')"}
-    rows = duckdb.sql(f"select count(*) from {names['flights']}").fetchone()[0]
+    names = {name: f"read_csv('{data}/{name}.csv', nullstr='NA')" for name in ("flights", "airlines")}
+    database = duckdb.connect()
+    [(rows,)] = database.execute(f"select count(*) from {names['flights']}").fetchall()
     assert rows == FLIGHTS, rows
     draft, final = results / "delays.parquet.part", results / "delays.parquet"
-    duckdb.sql(f"copy ({RESULT.format(**names)}) to '{draft}' (format parquet)")
+    database.execute(f"copy ({RESULT.format(**names)}) to '{draft}' (format parquet)")
     draft.rename(final)
-    found = duckdb.sql(f"from '{final}'").df()
+    found = database.execute(f"from '{final}'").df()
     print(f"queried: {rows} flights, {len(found)} airlines, Parquet written and renamed, in {time.monotonic() - started:.2f} s")
 
-    flights, airlines = pandas.read_csv(data / "flights.csv"), pandas.read_csv(data / "airlines.csv")
-    expected = duckdb.sql(RESULT.format(flights="flights", airlines="airlines")).df()
-    assert found.equals(expected) and int(found["flights"].sum()) == FLIGHTS
+    for name in ("flights", "airlines"):
+        database.register(f"pandas_{name}", pandas.read_csv(data / f"{name}.csv"))
+    expected = database.execute(RESULT.format(flights="pandas_flights", airlines="pandas_airlines")).df()
+    assert found.to_csv() == expected.to_csv() and int(found["flights"].sum()) == FLIGHTS
 
     table = results / "delays.csv"
     found.head(8).to_csv(table, index=False)
