@@ -7,23 +7,22 @@ mod unmount;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::config::cli::{Cli, Command};
+use crate::config::cli::{Cli, Command, Refused};
 use crate::lifecycle::Failure;
 
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return refused(&error),
-    };
-    let outcome = match cli.command {
-        None => mount::run(cli.mount),
-        Some(Command::Unmount(arguments)) => unmount::run(&arguments),
-        Some(Command::Status(arguments)) => status::run(&arguments),
-        Some(Command::Recover(arguments)) => recover::run(arguments),
+    let outcome = match Cli::read(std::env::args_os()) {
+        Err(Refused::Words(error)) => return refused(&error),
+        Err(Refused::Option(error)) => Err(Failure::usage(error.to_string())),
+        Ok(cli) => match cli.command {
+            None => mount::run(cli.mount),
+            Some(Command::Unmount(arguments)) => unmount::run(&arguments),
+            Some(Command::Status(arguments)) => status::run(&arguments),
+            Some(Command::Recover(arguments)) => recover::run(arguments),
+        },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

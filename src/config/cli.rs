@@ -1,8 +1,11 @@
 //! The command line, as clap reads it. Nothing here is checked against the machine or against other options: see `mod.rs`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use super::{ConfigError, fstab};
 
 /// Mounts an S3 bucket as a file system.
 #[derive(Debug, Parser)]
@@ -15,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
         s3mount unmount /mnt/data",
     args_conflicts_with_subcommands = true,
     arg_required_else_help = true,
+    args_override_self = true,
     disable_help_subcommand = true
 )]
 pub struct Cli {
@@ -24,6 +28,36 @@ pub struct Cli {
     /// What to mount, and how.
     #[command(flatten)]
     pub mount: MountArgs,
+}
+
+/// Why a command line was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Words that clap does not take; also help and version.
+    #[error(transparent)]
+    Words(#[from] clap::Error),
+    /// A word behind `-o`.
+    #[error(transparent)]
+    Option(#[from] ConfigError),
+}
+
+impl Cli {
+    /// Reads a command line, its program's name included. A word behind `-o` counts like the long option of its name, and goes
+    /// before it.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn read(argv: impl IntoIterator<Item = OsString>) -> Result<Self, Refused> {
+        let mut argv: Vec<OsString> = argv.into_iter().collect();
+        let cli = Self::try_parse_from(&argv)?;
+        if cli.mount.options.is_empty() {
+            return Ok(cli);
+        }
+        for list in &cli.mount.options {
+            argv.extend(fstab::arguments(list)?.into_iter().map(OsString::from));
+        }
+        Ok(Self::try_parse_from(argv)?)
+    }
 }
 
 /// Everything but mounting. A bucket of one of these names is written `s3://NAME`.
@@ -136,6 +170,9 @@ pub struct MountArgs {
     /// Refuse every change
     #[arg(long)]
     pub read_only: bool,
+    /// `rw` behind `-o`: what is so anyway
+    #[arg(long, hide = true)]
+    pub read_write: bool,
     /// Let all users in, as far as modes allow
     #[arg(long)]
     pub allow_other: bool,

@@ -1,14 +1,16 @@
 //! `-o` as mount(8) and fstab(5) write it: words parted by commas, `\,` for a comma inside a value, `_` and `-` alike.
 //!
-//! Every long option of the command line is a word here. The words that mount(8) itself deals with are accepted and need
-//! nothing from us. Anything else is refused with the nearest word that is known.
+//! Every long option of the command line is a word here, for each is rewritten as one and read by clap. The words that
+//! mount(8) itself deals with are accepted and need nothing from us. Anything else is refused with the nearest word that is
+//! known.
+
+use clap::{Args, Command};
 
 use super::ConfigError;
 use super::cli::MountArgs;
 
 /// Words of mount(8), fstab(5) and systemd that are not for the file system, or that it grants anyway.
 const ORDINARY: &[&str] = &[
-    "rw",
     "auto",
     "noauto",
     "user",
@@ -42,26 +44,6 @@ const ORDINARY: &[&str] = &[
     "nonempty",
 ];
 
-/// Words that mean an option.
-const FLAGS: &[&str] =
-    &["ro", "read-only", "allow-other", "allow-root", "no-sign-request", "force-path-style", "foreground"];
-const VALUES: &[&str] = &[
-    "endpoint-url",
-    "region",
-    "profile",
-    "uid",
-    "gid",
-    "file-mode",
-    "dir-mode",
-    "metadata-ttl",
-    "memory-limit",
-    "part-size",
-    "max-concurrency",
-    "log-level",
-    "log-file",
-    "state-dir",
-];
-
 /// Parts a list at its commas, but for those behind a backslash.
 fn split(list: &str) -> Vec<String> {
     let mut words = vec![String::new()];
@@ -81,74 +63,48 @@ fn split(list: &str) -> Vec<String> {
     words
 }
 
-/// Enters a list of words into the arguments.
-pub(super) fn apply(list: &str, arguments: &mut MountArgs) -> Result<(), ConfigError> {
-    for word in split(list) {
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (word.as_str(), None),
-        };
-        let name = if name == "_netdev" { name.to_owned() } else { name.replace('_', "-") };
-        one(&name, value, arguments)?;
-    }
-    Ok(())
+/// The arguments of the command line that a list of words stands for: `metadata_ttl=5s` is `--metadata-ttl=5s`.
+///
+/// # Errors
+/// A word that is unknown, that lacks its value, or that takes none.
+pub(super) fn arguments(list: &str) -> Result<Vec<String>, ConfigError> {
+    let known = MountArgs::augment_args(Command::new("s3mount"));
+    let words = split(list).into_iter();
+    words.filter_map(|word| one(&word, &known).transpose()).collect()
 }
 
-fn one(name: &str, value: Option<&str>, arguments: &mut MountArgs) -> Result<(), ConfigError> {
-    if ORDINARY.contains(&name) || name.starts_with("x-") || name == "comment" {
-        if name == "rw" && arguments.read_only {
-            return Err(ConfigError::Contradiction("rw", "read-only"));
-        }
-        return Ok(());
-    }
-    if FLAGS.contains(&name) {
-        if value.is_some() {
-            return Err(ConfigError::Value(name.to_owned(), "it takes no value".to_owned()));
-        }
-        match name {
-            "ro" | "read-only" => arguments.read_only = true,
-            "allow-other" => arguments.allow_other = true,
-            "allow-root" => arguments.allow_root = true,
-            "no-sign-request" => arguments.s3.no_sign_request = true,
-            "force-path-style" => arguments.s3.force_path_style = true,
-            _ => arguments.foreground = true,
-        }
-        return Ok(());
-    }
-    let Some(value) = value.filter(|_| VALUES.contains(&name)) else {
-        if VALUES.contains(&name) {
-            return Err(ConfigError::Value(name.to_owned(), format!("write {name}=VALUE")));
-        }
-        return Err(ConfigError::Unknown { name: name.to_owned(), nearest: nearest(name) });
+/// One word; `None` if it needs nothing from us.
+fn one(word: &str, known: &Command) -> Result<Option<String>, ConfigError> {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (word, None),
     };
-    let number = |value: &str| {
-        value.parse().map_err(|_| ConfigError::Value(name.to_owned(), format!("{value} is not a number")))
-    };
-    let text = || Some(value.to_owned());
-    match name {
-        "endpoint-url" => arguments.s3.endpoint_url = text(),
-        "region" => arguments.s3.region = text(),
-        "profile" => arguments.s3.profile = text(),
-        "uid" => arguments.uid = Some(number(value)?),
-        "gid" => arguments.gid = Some(number(value)?),
-        "file-mode" => arguments.file_mode = text(),
-        "dir-mode" => arguments.dir_mode = text(),
-        "metadata-ttl" => arguments.metadata_ttl = text(),
-        "memory-limit" => arguments.memory_limit = text(),
-        "part-size" => arguments.part_size = text(),
-        "max-concurrency" => arguments.max_concurrency = Some(number(value)? as usize),
-        "log-level" => arguments.log_level = text(),
-        "log-file" => arguments.log_file = Some(value.into()),
-        _ => arguments.state_dir = Some(value.into()),
+    let name = if name == "_netdev" { name.to_owned() } else { name.replace('_', "-") };
+    if ORDINARY.contains(&name.as_str()) || name.starts_with("x-") || name == "comment" {
+        return Ok(None);
     }
-    Ok(())
+    let long = match name.as_str() {
+        "ro" => "read-only",
+        "rw" => "read-write",
+        other => other,
+    };
+    let Some(option) = known.get_arguments().find(|option| option.get_long() == Some(long)) else {
+        return Err(ConfigError::Unknown { nearest: nearest(&name, known), name });
+    };
+    match (option.get_action().takes_values(), value) {
+        (true, Some(value)) => Ok(Some(format!("--{long}={value}"))),
+        (false, None) => Ok(Some(format!("--{long}"))),
+        (true, None) => Err(ConfigError::Value(name.clone(), format!("write {name}=VALUE"))),
+        (false, Some(_)) => Err(ConfigError::Value(name, "it takes no value".to_owned())),
+    }
 }
 
 /// The known word that looks most like `name`, if any does.
-fn nearest(name: &str) -> Option<&'static str> {
-    let known = ORDINARY.iter().chain(FLAGS).chain(VALUES);
-    let scored = known.map(|word| (strsim::damerau_levenshtein(name, word), *word));
-    scored.min().filter(|(distance, word)| *distance <= word.len().div_ceil(3)).map(|(_, word)| word)
+fn nearest(name: &str, known: &Command) -> Option<String> {
+    let options = known.get_arguments().filter(|option| !option.is_hide_set()).filter_map(clap::Arg::get_long);
+    let words = ORDINARY.iter().copied().chain(["ro", "rw"]).chain(options);
+    let scored = words.map(|word| (strsim::damerau_levenshtein(name, word), word));
+    scored.min().filter(|(distance, word)| *distance <= word.len().div_ceil(3)).map(|(_, word)| word.to_owned())
 }
 
 #[cfg(test)]
@@ -157,42 +113,35 @@ mod tests {
 
     use super::*;
 
-    fn read(list: &str) -> Result<MountArgs, ConfigError> {
-        let mut arguments = MountArgs::default();
-        apply(list, &mut arguments).map(|()| arguments)
-    }
-
     #[test]
     fn the_words_of_fstab_are_accepted() {
-        let arguments =
-            read("_netdev,nofail,allow_other,ro,x-systemd.automount,comment=a b,uid=7").expect("known words");
-        assert!(arguments.allow_other && arguments.read_only);
-        assert_eq!(arguments.uid, Some(7));
+        let list = "_netdev,nofail,allow_other,ro,x-systemd.automount,comment=a b,uid=7";
+        assert_eq!(arguments(list).expect("known words"), ["--allow-other", "--read-only", "--uid=7"]);
     }
 
     #[test]
     fn underscore_and_dash_are_alike() {
-        assert_eq!(
-            read("metadata_ttl=5s").expect("known").metadata_ttl,
-            read("metadata-ttl=5s").expect("known").metadata_ttl
-        );
+        assert_eq!(arguments("metadata_ttl=5s"), arguments("metadata-ttl=5s"));
     }
 
     #[test]
     fn an_unknown_word_is_refused_with_the_nearest() {
-        assert!(matches!(read("alow_other"), Err(ConfigError::Unknown { nearest: Some("allow-other"), .. })));
-        assert!(matches!(read("zebra"), Err(ConfigError::Unknown { nearest: None, .. })));
-        assert!(matches!(read("region"), Err(ConfigError::Value(..))));
-        assert!(matches!(read("uid=seven"), Err(ConfigError::Value(..))));
+        let nearest = |word: &str| match arguments(word) {
+            Err(ConfigError::Unknown { nearest, .. }) => nearest,
+            other => panic!("{word}: {other:?}"),
+        };
+        assert_eq!(nearest("alow_other").as_deref(), Some("allow-other"));
+        assert_eq!(nearest("zebra"), None);
+        assert!(matches!(arguments("region"), Err(ConfigError::Value(..))));
+        assert!(matches!(arguments("allow_other=yes"), Err(ConfigError::Value(..))));
     }
 
     proptest! {
         #[test]
         fn a_value_with_commas_survives_its_escapes(value in "[a-z,\\\\]{1,20}") {
             let escaped = value.replace('\\', "\\\\").replace(',', "\\,");
-            let arguments = read(&format!("ro,profile={escaped},allow_other")).expect("known words");
-            prop_assert_eq!(arguments.s3.profile, Some(value));
-            prop_assert!(arguments.read_only && arguments.allow_other);
+            let words = arguments(&format!("ro,profile={escaped},allow_other")).expect("known words");
+            prop_assert_eq!(words, ["--read-only".to_owned(), format!("--profile={value}"), "--allow-other".to_owned()]);
         }
     }
 }

@@ -24,12 +24,12 @@ pub enum ConfigError {
     #[error("the prefix {0:?} has an empty, `.` or `..` part: such keys have no path")]
     Prefix(String),
     /// An unknown word behind `-o`.
-    #[error("unknown option {name:?}; {}", suggestion(*.nearest))]
+    #[error("unknown option {name:?}; {}", suggestion(.nearest.as_deref()))]
     Unknown {
         /// What was typed.
         name: String,
         /// The known word that looks most like it.
-        nearest: Option<&'static str>,
+        nearest: Option<String>,
     },
     /// A value that cannot be one.
     #[error("bad value for {0}: {1}")]
@@ -137,15 +137,15 @@ impl MountConfig {
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn new(mut arguments: MountArgs, ids: (u32, u32)) -> Result<Self, ConfigError> {
-        for list in std::mem::take(&mut arguments.options) {
-            fstab::apply(&list, &mut arguments)?;
-        }
+    pub fn new(arguments: MountArgs, ids: (u32, u32)) -> Result<Self, ConfigError> {
         let source = arguments.source.as_deref().ok_or(ConfigError::Missing("the bucket"))?;
         let (bucket, prefix) = parse_source(source)?;
         let dir = arguments.dir.clone().ok_or(ConfigError::Missing("the directory"))?;
         if arguments.allow_other && arguments.allow_root {
             return Err(ConfigError::Contradiction("allow-other", "allow-root"));
+        }
+        if arguments.read_only && arguments.read_write {
+            return Err(ConfigError::Contradiction("rw", "read-only"));
         }
         let defaults = AttributeDefaults {
             uid: arguments.uid.unwrap_or(ids.0),
@@ -243,13 +243,13 @@ fn parse_source(source: &str) -> Result<(String, String), ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use super::cli::Cli;
     use super::*;
 
-    fn config(change: impl FnOnce(&mut MountArgs)) -> Result<MountConfig, ConfigError> {
-        let mut arguments =
-            MountArgs { source: Some("bucket".into()), dir: Some("/mnt".into()), ..MountArgs::default() };
-        change(&mut arguments);
-        MountConfig::new(arguments, (1000, 1000))
+    fn config(words: &[&str]) -> Result<MountConfig, ConfigError> {
+        let argv = ["s3mount", "bucket", "/mnt"].iter().chain(words).map(Into::into);
+        let cli = Cli::read(argv).expect("words that clap takes");
+        MountConfig::new(cli.mount, (1000, 1000))
     }
 
     #[test]
@@ -269,17 +269,11 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let both = config(|it| (it.allow_other, it.allow_root) = (true, true));
+        let both = config(&["--allow-other", "--allow-root"]);
         assert_eq!(both, Err(ConfigError::Contradiction("allow-other", "allow-root")));
-        let rw = config(|it| {
-            it.read_only = true;
-            it.options = vec!["rw".into()];
-        });
+        let rw = config(&["--read-only", "-o", "rw"]);
         assert_eq!(rw, Err(ConfigError::Contradiction("rw", "read-only")));
-        let anonymous = config(|it| {
-            it.s3.no_sign_request = true;
-            it.s3.profile = Some("p".into());
-        });
+        let anonymous = config(&["--no-sign-request", "-o", "profile=p"]);
         assert_eq!(anonymous, Err(ConfigError::Contradiction("no-sign-request", "profile")));
     }
 
@@ -299,13 +293,17 @@ mod tests {
 
     #[test]
     fn options_reach_the_limits() {
-        let config = config(|it| {
-            it.options = vec!["memory_limit=1GiB,part-size=16MiB,metadata-ttl=0,file_mode=600".into()];
-        })
-        .expect("good options");
+        let config =
+            config(&["-o", "memory_limit=1GiB,part-size=16MiB,metadata-ttl=0,file_mode=600"]).expect("good options");
         assert_eq!(config.write.part_bytes, 16 << 20);
         assert_eq!(config.defaults.file_mode, 0o600);
         assert!(config.namespace.metadata_ttl.is_zero());
         assert_eq!(config.read.cache_bytes + config.read.in_flight_bytes + config.write.staging_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn a_word_behind_o_goes_before_the_same_option() {
+        let config = config(&["--uid", "1", "-o", "uid=2", "-o", "uid=3,allow_other"]).expect("good options");
+        assert_eq!((config.defaults.uid, config.allow_other), (3, true));
     }
 }
