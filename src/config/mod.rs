@@ -3,6 +3,7 @@
 pub mod cli;
 mod fstab;
 mod limits;
+mod machine;
 mod measures;
 mod memory;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use self::cli::{MountArgs, S3Args};
 pub use self::limits::{AttributeDefaults, NamespaceLimits, ReadLimits, WriteLimits};
+pub use self::machine::{Machine, Said};
 
 /// What is wrong with what was typed; each says cause and remedy in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +87,10 @@ pub struct MountConfig {
     pub read: ReadLimits,
     /// Limits of the write engine.
     pub write: WriteLimits,
+    /// Memory that both share, in bytes.
+    pub memory_limit_bytes: u64,
+    /// Which of the limits the user set.
+    pub said: Said,
     /// What to log.
     pub log_level: String,
     /// Where to log in the background.
@@ -154,7 +160,8 @@ impl MountConfig {
             dir_mode: mode("dir-mode", arguments.dir_mode.as_deref())?.unwrap_or(0o755),
         };
         let (mut read, mut write) = (ReadLimits::default(), WriteLimits::default());
-        memory::divide(memory_limit(arguments.memory_limit.as_deref())?, &mut read, &mut write);
+        let memory_limit_bytes = memory_limit(arguments.memory_limit.as_deref())?;
+        memory::divide(memory_limit_bytes, &mut read, &mut write);
         if let Some(part_bytes) = part_size(arguments.part_size.as_deref())? {
             write.part_bytes = part_bytes;
             write.single_put_bytes_max = part_bytes;
@@ -184,6 +191,11 @@ impl MountConfig {
             namespace,
             read,
             write,
+            memory_limit_bytes,
+            said: Said {
+                memory_limit: arguments.memory_limit.is_some(),
+                max_concurrency: arguments.max_concurrency.is_some(),
+            },
             log_level: arguments.log_level.unwrap_or_else(|| "info".into()),
             log_file: arguments.log_file,
             state_dir: arguments.state_dir,

@@ -7,6 +7,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
 
 use super::daemonize::Speaking;
+use super::instance::Surroundings;
 use super::shutdown::{self, Mount};
 use super::{Failure, place, systemd};
 use crate::clock::Clock;
@@ -109,6 +110,16 @@ async fn compose(
 async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Option<Speaking>) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
     let signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
+    let here = Surroundings::look().await;
+    let mut config = config.clone();
+    config.fit(&here.machine());
+    tracing::info!(
+        memory_bytes = config.memory_limit_bytes,
+        uploads = config.write.uploads_max,
+        window_bytes = config.read.window_bytes_max,
+        "limits"
+    );
+    let config = &config;
     let settings = s3_settings(&config.s3, &config.bucket, &config.prefix, config.read_only);
     let store = connect(&settings, Arc::clone(&metrics)).await.map_err(|error| connect_failure(&error))?;
     let warnings = shortcomings(store.capabilities());
@@ -161,7 +172,8 @@ async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Opti
     if let Some(parent) = parent {
         parent.ready().map_err(|error| Failure::system(error.to_string()))?;
     }
-    let ended = shutdown::until_the_end(Mount { fs, mounted, session, told, unmount, signals }).await;
+    let ended =
+        shutdown::until_the_end(Mount { fs, mounted, session, told, unmount, signals, spot: here.spot() }).await;
     drop(socket);
     ended
 }

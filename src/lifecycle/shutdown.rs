@@ -1,7 +1,8 @@
 //! The one way to end: no new work, everything published, what cannot be is kept.
 //!
-//! It is taken after `umount`, on `s3mount unmount`, and on SIGTERM and SIGINT. A second signal keeps what is not uploaded
-//! for `s3mount recover` and leaves at once.
+//! It is taken after `umount`, on `s3mount unmount`, on SIGTERM and SIGINT, and shortly before a spot instance is taken away:
+//! at the notice everything is uploaded, and the mount serves on until its last half minute. A second signal keeps what is
+//! not uploaded for `s3mount recover` and leaves at once.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::{Failure, systemd};
+use crate::clock::Clock;
+use crate::ec2::{Imds, spot};
 use crate::export::status::{Status, StatusSource, UnmountRequest};
 use crate::fs::{Drained, FileSystem};
 use crate::fuse::mount::Mounted;
@@ -18,6 +21,9 @@ use crate::fuse::session::Served;
 
 /// How often a session is looked at; the kernel tells its end to the threads that serve it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A mount ends so long before its instance does: what was written since the notice is uploaded in that time.
+const BEFORE_THE_INSTANCE: Duration = Duration::from_secs(30);
 
 /// SIGTERM and SIGINT.
 pub(super) struct Signals {
@@ -46,27 +52,35 @@ pub(super) struct Mount {
     pub(super) told: StatusSource,
     pub(super) unmount: mpsc::Receiver<UnmountRequest>,
     pub(super) signals: Signals,
+    /// Where spot notices come from, on a spot instance.
+    pub(super) spot: Option<Arc<Imds>>,
 }
 
 enum Event {
     SessionEnded,
     Signal,
+    /// The instance will be taken away, and its last half minute has begun.
+    InstanceEnds,
     Unmount(UnmountRequest),
 }
 
 /// Waits for the end of a mount and brings it about in order.
 pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
     let mut waiting = None;
+    let instance_end = instance_end(mount.spot.clone(), Arc::clone(&mount.fs));
+    tokio::pin!(instance_end);
     loop {
         let event = tokio::select! {
             () = session_end(&mount.session) => Event::SessionEnded,
+            () = &mut instance_end => Event::InstanceEnds,
             () = mount.signals.next() => Event::Signal,
             Some(wish) = mount.unmount.recv() => Event::Unmount(wish),
         };
         match event {
             Event::SessionEnded => break,
-            Event::Signal => {
-                tracing::info!("a signal ends the mount; a second one ends it without waiting for uploads");
+            Event::Signal | Event::InstanceEnds => {
+                let cause = if matches!(event, Event::Signal) { "a signal" } else { "the end of the instance" };
+                tracing::info!("{cause} ends the mount; a signal then ends it without waiting for uploads");
                 systemd::stopping("uploading what is not in S3 yet");
                 if let Err(error) = mount.mounted.detach() {
                     tracing::warn!(%error, "the mount could not be taken out of the tree");
@@ -105,6 +119,22 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// Waits for a spot notice, uploads everything at once, and ends shortly before the instance does.
+async fn instance_end(spot: Option<Arc<Imds>>, fs: Arc<FileSystem>) {
+    let Some(imds) = spot else { return std::future::pending().await };
+    let notice = spot::notice(&imds).await;
+    let left = notice.time_left(Clock::system().wall());
+    let (action, seconds) = (&notice.action, left.as_secs());
+    tracing::warn!("EC2 takes this spot instance away ({action}) in {seconds} s: everything is uploaded now");
+    systemd::status("a spot notice came: uploading what is not in S3 yet");
+    let until = tokio::time::sleep(left.saturating_sub(BEFORE_THE_INSTANCE));
+    // Applications go on meanwhile: nothing is refused before it must be.
+    tokio::join!(until, async {
+        let drained = fs.drain().await;
+        tracing::info!(published = drained.published, kept = drained.kept, "uploaded after the spot notice");
+    });
 }
 
 async fn session_end(session: &Served) {

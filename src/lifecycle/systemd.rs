@@ -13,6 +13,11 @@ pub(super) fn ready(what: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(what)]);
 }
 
+/// What the mount is doing.
+pub(super) fn status(what: &str) {
+    tell(&[NotifyState::Status(what)]);
+}
+
 /// The mount is ending.
 pub(super) fn stopping(what: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(what)]);

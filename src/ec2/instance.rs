@@ -1,0 +1,83 @@
+//! What is asked of the metadata service at mount: once, within one second, all questions together.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::imds::{Imds, ImdsError};
+
+/// A mount waits so long for the service in all.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The instance, as it describes itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Such as `i-0123456789abcdef0`.
+    pub id: String,
+    /// Such as `r6i.4xlarge`.
+    pub instance_type: String,
+    /// Such as `eu-west-1`.
+    pub region: String,
+    /// It may be taken away with two minutes' notice.
+    pub is_spot: bool,
+}
+
+/// The fields of the instance identity document that are used (user guide, "Instance identity documents").
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IdentityDocument {
+    instance_id: String,
+    instance_type: String,
+    region: String,
+}
+
+impl Instance {
+    /// Asks the service. Costs at most a second.
+    ///
+    /// # Errors
+    /// See [`ImdsError`].
+    pub async fn ask(imds: &Imds) -> Result<Self, ImdsError> {
+        let silent = || ImdsError::Silent(imds.endpoint());
+        tokio::time::timeout(PATIENCE, Self::ask_patiently(imds)).await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn ask_patiently(imds: &Imds) -> Result<Self, ImdsError> {
+        let path = "/latest/dynamic/instance-identity/document";
+        let text = imds.get(path, PATIENCE).await?;
+        let document: IdentityDocument = serde_json::from_str(&text)
+            .map_err(|error| ImdsError::Refused(imds.endpoint(), path.to_owned(), format!("unreadable: {error}")))?;
+        // Older regions and other clouds' imitations may not know it: then nothing is to be feared.
+        let life_cycle = imds.get("/latest/meta-data/instance-life-cycle", PATIENCE).await.unwrap_or_default();
+        Ok(Self {
+            id: document.instance_id,
+            instance_type: document.instance_type,
+            region: document.region,
+            is_spot: life_cycle == "spot",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stub::{Manner, Stub};
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_describes_itself() {
+        let stub = Stub::start(Manner::Answers).await;
+        let document =
+            r#"{"instanceId": "i-07", "instanceType": "r3.8xlarge", "region": "us-east-2", "kernelId": null}"#;
+        stub.put("/latest/dynamic/instance-identity/document", document);
+        stub.put("/latest/meta-data/instance-life-cycle", "spot");
+        let imds = Imds::at(&stub.endpoint()).expect("an address");
+        let expected = Instance {
+            id: "i-07".into(),
+            instance_type: "r3.8xlarge".into(),
+            region: "us-east-2".into(),
+            is_spot: true,
+        };
+        assert_eq!(Instance::ask(&imds).await, Ok(expected));
+        stub.put("/latest/dynamic/instance-identity/document", "<html>");
+        assert!(matches!(Instance::ask(&imds).await, Err(ImdsError::Refused(..))));
+    }
+}
