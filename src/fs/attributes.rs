@@ -129,7 +129,7 @@ impl FileSystem {
         self.settle_for_writing(&inode, size_bytes).await?;
         let writer = self.writer_of(&inode).await?;
         writer.truncate(size_bytes).await?;
-        self.namespace.set_written(ino, size_bytes, self.clock.wall());
+        self.note_written(ino, &writer);
         if handle.is_some() {
             return Ok(());
         }

@@ -38,8 +38,6 @@ impl FileSystem {
         let _tree = self.tree.read().await;
         match self.namespace.create(parent, name, NodeKind::File, new.node()) {
             Ok(node) => {
-                let key = self.namespace.key(node.ino)?;
-                self.namespace.settle_deferred(&key).await?;
                 let opened = self.open_created(&node, exclusive, Access::of(flags))?;
                 Ok((node, opened))
             }

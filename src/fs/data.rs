@@ -225,7 +225,7 @@ impl FileSystem {
         let writer = self.writer_of(&file.inode).await?;
         if writer.size_bytes() < range.end {
             writer.truncate(range.end).await?;
-            self.namespace.set_written(file.inode.ino, writer.size_bytes(), self.clock.wall());
+            self.note_written(file.inode.ino, &writer);
         }
         Ok(())
     }

@@ -135,18 +135,22 @@ impl FileSystem {
     /// O_TRUNC: whatever the file held is not wanted, so nothing is asked of S3.
     async fn truncate_at_open(&self, inode: &OpenInode) -> FsResult<()> {
         let present = inode.view.lock().writer.clone();
-        match present {
-            Some(writer) => writer.truncate(0).await?,
+        let writer = match present {
+            Some(writer) => {
+                writer.truncate(0).await?;
+                writer
+            }
             None => {
                 let key = self.namespace.key(inode.ino)?;
                 let attributes = self.namespace.object_attributes(inode.ino);
                 let writer = self.write.writer(WriteTarget { key, base: Base::Truncated, attributes });
                 let mut view = inode.view.lock();
-                view.writer = Some(writer);
+                view.writer = Some(writer.clone());
                 view.settled = true;
+                writer
             }
-        }
-        self.namespace.set_written(inode.ino, 0, self.clock.wall());
+        };
+        self.note_written(inode.ino, &writer);
         Ok(())
     }
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::error::FsResult;
+use super::error::{FsError, FsResult};
 use super::opened::{InodeUse, OpenInode};
 use super::{FileSystem, KernelEvent};
 use crate::metrics::Gauge;
-use crate::types::FileHandle;
+use crate::types::{FileHandle, Ino};
 use crate::write::Writer;
 
 /// What a drain came to.
@@ -62,11 +62,16 @@ impl FileSystem {
                 _ => return Ok(()),
             }
         };
-        let published = match writer.publish().await {
+        // What waits under the key to be deleted goes first: later its tag might be that of what is published now.
+        let outcome = match self.namespace.settle_deferred(&writer.key()).await {
+            Ok(()) => writer.publish().await.map_err(FsError::from),
+            Err(error) => Err(error.into()),
+        };
+        let published = match outcome {
             Ok(published) => published,
             Err(error) => {
                 inode.view.lock().failed = Some(error.to_string());
-                return Err(error.into());
+                return Err(error);
             }
         };
         for (index, block) in published.blocks {
@@ -78,11 +83,16 @@ impl FileSystem {
             view.move_to(Some(published.info.clone()));
         }
         self.namespace.publish(inode.ino, &published.info);
-        if writer.has_new_content() {
-            // Bytes came in while the upload was under way; they are newer than what S3 told us.
-            self.namespace.set_written(inode.ino, writer.size_bytes(), self.clock.wall());
-        }
+        // Bytes that came in while the upload was under way are newer than what S3 told us.
+        self.note_written(inode.ino, &writer);
         Ok(())
+    }
+
+    /// Tells the namespace of bytes or a size that S3 does not have.
+    pub(super) fn note_written(&self, ino: Ino, writer: &Writer) {
+        if writer.has_new_content() {
+            self.namespace.set_written(ino, writer.size_bytes(), self.clock.wall());
+        }
     }
 
     /// The last descriptor of a handle is gone. Never fails: there is nobody to tell.

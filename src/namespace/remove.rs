@@ -39,10 +39,8 @@ impl Namespace {
         }
         let mut table = self.0.table.lock();
         let now = self.0.clock.now();
-        if how == Unlink::Deferred
-            && let Some(object) = table.rows.get(&ino).and_then(|row| row.object.clone())
-        {
-            table.deferred.insert(ino, object);
+        if how == Unlink::Deferred {
+            table.defer(ino);
         }
         table.remove(ino, now);
         Ok(())
@@ -65,25 +63,47 @@ impl Namespace {
         Ok(())
     }
 
-    /// Deletes the object of an unlinked file whose last handle is gone, unless another has taken its key since.
+    /// Deletes the object of an unlinked file whose last handle is gone, unless another has taken its key since. One that S3
+    /// will not delete comes back under its name.
     pub async fn delete_deferred(&self, ino: Ino) -> NamespaceResult<()> {
-        let deferred = self.0.table.lock().deferred.remove(&ino);
-        let Some(info) = deferred else { return Ok(()) };
-        match self.0.store.delete(info.key(), Some(info.etag())).await {
-            Ok(()) | Err(StoreError::PreconditionFailed | StoreError::NotFound | StoreError::Conflict) => Ok(()),
-            Err(error) => Err(error.into()),
+        let outcome = self.delete_waiting(ino).await;
+        if outcome.is_err() {
+            self.0.table.lock().deferred.remove(&ino);
         }
+        outcome
+    }
+
+    async fn delete_waiting(&self, ino: Ino) -> NamespaceResult<()> {
+        let waiting = || self.0.table.lock().deferred.get(&ino).cloned();
+        let Some(deleting) = waiting().map(|waiting| waiting.deleting) else { return Ok(()) };
+        let _alone = deleting.lock().await;
+        let Some(info) = waiting().map(|waiting| waiting.info) else { return Ok(()) };
+        match self.0.store.delete(info.key(), Some(info.etag())).await {
+            Ok(()) | Err(StoreError::PreconditionFailed | StoreError::NotFound | StoreError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.0.table.lock().deferred_is_gone(ino);
+        Ok(())
     }
 
     /// Deletes at once what waits to be deleted under a key that a new file takes: deleting it later could meet the new
     /// one, which may even have the same tag.
     pub async fn settle_deferred(&self, key: &ObjectKey) -> NamespaceResult<()> {
+        self.settle_those(|waiting| waiting == key).await
+    }
+
+    /// The same for every key that begins with `prefix`.
+    pub(super) async fn settle_deferred_below(&self, prefix: &str) -> NamespaceResult<()> {
+        self.settle_those(|waiting| waiting.as_str().starts_with(prefix)).await
+    }
+
+    async fn settle_those(&self, meant: impl Fn(&ObjectKey) -> bool) -> NamespaceResult<()> {
         let waiting: Vec<Ino> = {
             let table = self.0.table.lock();
-            table.deferred.iter().filter(|(_, info)| info.key() == key).map(|(&ino, _)| ino).collect()
+            table.deferred.iter().filter(|(_, waiting)| meant(waiting.info.key())).map(|(&ino, _)| ino).collect()
         };
         for ino in waiting {
-            self.delete_deferred(ino).await?;
+            self.delete_waiting(ino).await?;
         }
         Ok(())
     }
@@ -145,7 +165,7 @@ impl Namespace {
     }
 
     fn is_deferred(&self, key: &ObjectKey) -> bool {
-        self.0.table.lock().deferred.values().any(|info| info.key() == key)
+        self.0.table.lock().deferred.values().any(|waiting| waiting.info.key() == key)
     }
 }
 

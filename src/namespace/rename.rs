@@ -100,8 +100,11 @@ impl Namespace {
             };
             match self.copy_object(&source, key, attributes, condition.clone()).await {
                 Ok(info) => {
-                    self.0.store.delete(source.key(), None).await?;
-                    return Ok(info);
+                    // What another client put under the old name meanwhile is not what was moved, and stays.
+                    match self.0.store.delete(source.key(), Some(source.etag())).await {
+                        Ok(()) | Err(StoreError::PreconditionFailed | StoreError::NotFound) => return Ok(info),
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Err(NamespaceError::Store(StoreError::PreconditionFailed | StoreError::Conflict)) => {
                     // Either the target was made meanwhile, or the source is another version than we knew: mv moves

@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use super::rename::{Place, RenameFlags, moved};
 use super::{Namespace, NamespaceError, NamespaceResult, NodeKind, keys};
 use crate::store::{KEYS_PER_REQUEST_MAX, ListRequest, StoreError, WriteCondition};
-use crate::types::{Ino, ObjectInfo, ObjectKey};
+use crate::types::{Ino, ObjectInfo, ObjectKey, ObjectVersion};
 
 /// What a rename of a directory came to.
 #[derive(Clone, Debug)]
 pub struct RenamedTree {
-    /// Every file that is known below it, with its object under the new key; `None` if it was never published.
+    /// Every file that is known below it, with its object under the new key; `None` if it was never published. Unlinked files
+    /// that are still open are among them, for their objects moved, too.
     pub moved: Vec<(Ino, Option<ObjectInfo>)>,
     /// The empty directory that lost its name to it.
     pub replaced: Option<Ino>,
@@ -34,6 +35,16 @@ struct Intent {
     /// All copies are there; only deletes are left.
     copied: bool,
 }
+
+/// A copy that was made, and what it is a copy of.
+#[derive(Debug)]
+struct Copied {
+    source: ObjectVersion,
+    info: ObjectInfo,
+}
+
+/// The copies of a rename by their keys.
+type Copies = HashMap<String, Copied>;
 
 /// An intent on disk.
 #[derive(Debug)]
@@ -95,6 +106,8 @@ impl Namespace {
             self.check_empty(target).await?;
         }
         self.keep_directory(from.0, ino).await?;
+        // What waits below the new name to be deleted could, later, be taken for a copy of the same tag.
+        self.settle_deferred_below(&to_prefix).await?;
         let path = self.0.journal_dir.as_ref().map(|dir| dir.join(format!("rename-{:016x}.json", fastrand::u64(..))));
         let entry = Entry { path };
         let copies = self.move_tree(&from_prefix, &to_prefix, &entry).await?;
@@ -106,7 +119,7 @@ impl Namespace {
         ino: Ino,
         to: Place<'_>,
         replaced: Option<Ino>,
-        copies: &HashMap<String, ObjectInfo>,
+        copies: &Copies,
     ) -> NamespaceResult<RenamedTree> {
         let mut table = self.0.table.lock();
         let now = self.0.clock.now();
@@ -118,17 +131,25 @@ impl Namespace {
         for file in table.files_under(ino) {
             let Some(row) = table.rows.get(&file) else { continue };
             let prefix = self.directory_prefix(&table, row.parent)?;
-            let new = copies.get(&format!("{prefix}{}", row.name)).cloned();
+            let new = copies.get(&format!("{prefix}{}", row.name)).map(|copied| copied.info.clone());
             if let Some(info) = &new {
                 moved(&mut table, file, info);
             }
             all.push((file, new));
         }
+        let sources: HashMap<&ObjectVersion, &ObjectInfo> =
+            copies.values().map(|copied| (&copied.source, &copied.info)).collect();
+        for (&file, deferred) in &mut table.deferred {
+            if let Some(&new) = sources.get(&deferred.info.version) {
+                deferred.info = new.clone();
+                all.push((file, Some(new.clone())));
+            }
+        }
         Ok(RenamedTree { moved: all, replaced })
     }
 
     /// Copies every key, then deletes the old ones. The answer holds the copies by their keys.
-    async fn move_tree(&self, from: &str, to: &str, entry: &Entry) -> NamespaceResult<HashMap<String, ObjectInfo>> {
+    async fn move_tree(&self, from: &str, to: &str, entry: &Entry) -> NamespaceResult<Copies> {
         let sources = self.list_all(from).await?;
         // A key that cannot be moved must stop the rename before it begins.
         if let Some(long) =
@@ -174,7 +195,7 @@ impl Namespace {
         sources: &[ObjectInfo],
         from: &str,
         to: &str,
-    ) -> Result<HashMap<String, ObjectInfo>, (NamespaceError, Vec<ObjectKey>)> {
+    ) -> Result<Copies, (NamespaceError, Vec<ObjectKey>)> {
         let stopped = Arc::new(AtomicBool::new(false));
         let (namespace, from, to) = (self.clone(), from.to_owned(), to.to_owned());
         let go_on = Arc::clone(&stopped);
@@ -185,7 +206,7 @@ impl Namespace {
             let key = ObjectKey::from(format!("{to}{}", &source.key().as_str()[from.len()..]));
             async move {
                 let copied = namespace.copy_below(&source, &key).await;
-                (key, copied)
+                (key, copied.map(|info| Copied { source: source.version, info }))
             }
             .boxed()
         });
@@ -194,8 +215,8 @@ impl Namespace {
         let mut failed = None;
         while let Some((key, copied)) = running.next().await {
             match copied {
-                Ok(info) => {
-                    copies.insert(key.as_str().to_owned(), info);
+                Ok(copied) => {
+                    copies.insert(key.as_str().to_owned(), copied);
                 }
                 Err(error) => {
                     failed = Some(error);

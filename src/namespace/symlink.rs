@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use super::attributes::Stored;
 use super::{Namespace, NamespaceError, NamespaceResult, NewNode, Node, NodeKind, keys};
 use crate::store::{GetRange, GetRequest, ObjectAttributes, PutRequest, StoreError, WriteCondition};
-use crate::types::{Ino, ObjectMetadata};
+use crate::types::{Ino, ObjectKey, ObjectMetadata};
 
 /// Longest target in bytes (PATH_MAX of Linux).
 const TARGET_BYTES_MAX: u64 = 4096;
@@ -28,6 +28,8 @@ impl Namespace {
         if self.exists(parent, name).await? {
             return Err(NamespaceError::Exists);
         }
+        let key = ObjectKey::from(key);
+        self.settle_deferred(&key).await?;
         let mut metadata = ObjectMetadata::new();
         let stored = Stored {
             mode: Some(libc::S_IFLNK | 0o777),
@@ -38,7 +40,7 @@ impl Namespace {
         };
         stored.write(&mut metadata);
         let put = PutRequest {
-            key: key.into(),
+            key,
             payload: Bytes::copy_from_slice(target.as_bytes()).into(),
             attributes: ObjectAttributes { metadata: Arc::new(metadata.clone()), ..ObjectAttributes::default() },
             condition: WriteCondition::Absent,

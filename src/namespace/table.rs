@@ -67,13 +67,24 @@ pub(super) struct Directory {
     pub(super) listing: Weak<Listing>,
 }
 
+/// The object of an unlinked file that is still open.
+#[derive(Clone, Debug)]
+pub(super) struct Deferred {
+    pub(super) info: ObjectInfo,
+    /// The name that it had.
+    parent: Ino,
+    name: Arc<str>,
+    /// Held while S3 is asked to delete it: a key may be used anew only when no such request is under way.
+    pub(super) deleting: Arc<tokio::sync::Mutex<()>>,
+}
+
 /// Everything that is known.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) rows: HashMap<Ino, Row>,
     pub(super) directories: HashMap<Ino, Directory>,
     /// Objects of unlinked open files, to be deleted at their last close.
-    pub(super) deferred: HashMap<Ino, ObjectInfo>,
+    pub(super) deferred: HashMap<Ino, Deferred>,
     next: u64,
     /// Counts local changes.
     pub(super) changes: u64,
@@ -202,6 +213,26 @@ impl Table {
         self.unlink(ino);
     }
 
+    /// The object of an inode that loses its name now is to be deleted later.
+    pub(super) fn defer(&mut self, ino: Ino) {
+        let Some(row) = self.rows.get(&ino) else { return };
+        let Some(info) = row.object.clone() else { return };
+        let (parent, name) = (row.parent, Arc::clone(&row.name));
+        self.deferred.insert(ino, Deferred { info, parent, name, deleting: Arc::default() });
+    }
+
+    /// The object that waited is deleted. A listing that was asked for while it was still there shall not bring its name
+    /// back.
+    pub(super) fn deferred_is_gone(&mut self, ino: Ino) {
+        let Some(gone) = self.deferred.remove(&ino) else { return };
+        let change = self.change();
+        if let Some(directory) = self.directories.get_mut(&gone.parent)
+            && !directory.children.contains_key(&gone.name)
+        {
+            directory.removed.insert(gone.name, change);
+        }
+    }
+
     /// Moves a child to another name, which must be free.
     pub(super) fn relink(&mut self, ino: Ino, to: Ino, name: &str, now: Instant) {
         let change = self.change();
@@ -239,7 +270,7 @@ impl Table {
         }
         // An unlinked file whose object waits for its last close is still in S3, and has no name here.
         if let Found::File(info) = found
-            && self.deferred.values().any(|gone| gone.version == info.version)
+            && self.deferred.values().any(|gone| gone.info.version == info.version)
         {
             return directory.children.get(name).map(|&ino| (ino, false));
         }

@@ -38,6 +38,15 @@ struct Snapshot {
     work: Work,
 }
 
+/// What a look for something to publish came to.
+enum Look {
+    Taken(Box<Snapshot>),
+    /// A part is being uploaded in the background.
+    Uploading,
+    /// Nothing is dirty; this is what was published last.
+    Clean(Option<ObjectInfo>),
+}
+
 enum Work {
     /// Only the attributes changed: the object is copied onto itself.
     Attributes,
@@ -78,20 +87,29 @@ impl Inner {
     /// One publication; `None` if another must follow, because bytes lay over parts that had to be committed first.
     async fn round(&self, blocks: &mut Vec<(u64, Bytes)>) -> Result<Option<ObjectInfo>, WriteError> {
         for start in 0..FRESH_STARTS_MAX {
-            self.wait_for_parts().await;
-            let Some(snapshot) = self.snapshot() else {
-                let last = self.state.lock().last.clone();
-                return last.map(Some).ok_or(WriteError::Stale);
+            let snapshot = loop {
+                self.wait_for_parts().await;
+                match self.snapshot() {
+                    Look::Taken(snapshot) => break snapshot,
+                    Look::Uploading => {}
+                    Look::Clean(last) => return last.map(Some).ok_or(WriteError::Stale),
+                }
             };
             let outcome = self.commit(&snapshot).await;
             match outcome {
                 Ok(info) => {
-                    let mut state = self.state.lock();
-                    blocks.clear();
-                    blocks.extend(state.published(&info, snapshot.at, &snapshot.kept));
-                    let done = snapshot.kept.is_empty();
-                    drop(state);
-                    return Ok(done.then_some(info));
+                    let unused = {
+                        let mut state = self.state.lock();
+                        blocks.clear();
+                        let unused = state.upload.take();
+                        blocks.extend(state.published(&info, snapshot.at, &snapshot.kept));
+                        unused
+                    };
+                    // One that was begun while the file was long, and then not needed.
+                    if let Some(upload) = unused {
+                        self.abort(&upload).await;
+                    }
+                    return Ok(snapshot.kept.is_empty().then_some(info));
                 }
                 Err(WriteError::Store(StoreError::NoSuchUpload | StoreError::Conflict))
                     if start + 1 < FRESH_STARTS_MAX && self.start_anew().await => {}
@@ -119,11 +137,14 @@ impl Inner {
         true
     }
 
-    /// `None` if there is nothing to publish.
-    fn snapshot(&self) -> Option<Snapshot> {
+    fn snapshot(&self) -> Look {
         let mut state = self.state.lock();
         if !state.is_dirty() || state.orphan {
-            return None;
+            return Look::Clean(state.last.clone());
+        }
+        // Begun since the caller waited: two requests for one part would leave it to chance which of them counts.
+        if state.is_uploading() {
+            return Look::Uploading;
         }
         let (size, whole) = (state.size, ByteRange::new(0, state.size));
         let kept = if state.has_overlaid_drops() { state.dropped() } else { RangeSet::default() };
@@ -149,7 +170,7 @@ impl Inner {
         }
         state.publishing = true;
         state.low_water = size;
-        Some(Snapshot {
+        Look::Taken(Box::new(Snapshot {
             at: state.count,
             size,
             key: state.key.clone(),
@@ -159,7 +180,7 @@ impl Inner {
             attributes: state.attributes.clone(),
             kept,
             work,
-        })
+        }))
     }
 
     async fn commit(&self, snapshot: &Snapshot) -> Result<ObjectInfo, WriteError> {
@@ -173,12 +194,7 @@ impl Inner {
                     attributes: snapshot.attributes.clone(),
                     condition: snapshot.condition.clone(),
                 };
-                let info = self.shared.store.put(put).await?;
-                let unused = self.state.lock().upload.take();
-                if let Some(upload) = unused {
-                    self.abort(&upload).await;
-                }
-                info
+                self.shared.store.put(put).await?
             }
             Work::Parts(parts, _) if is_one_copy(parts, snapshot) => self.copy_whole(snapshot).await?,
             Work::Parts(parts, receipts) => self.commit_parts(snapshot, parts, receipts.clone()).await?,
@@ -229,6 +245,7 @@ impl Inner {
             condition: snapshot.condition.clone(),
         };
         let info = self.shared.store.complete_upload(request).await?;
+        self.state.lock().upload = None;
         self.shared.journal.ended(&upload.0);
         Ok(info)
     }

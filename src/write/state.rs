@@ -172,7 +172,8 @@ impl State {
         if size > self.layout.size_bytes_max() {
             return Err(WriteError::TooLarge);
         }
-        if size == self.size {
+        // An empty file that is emptied is written all the same: O_TRUNC makes it new, with a new time.
+        if size == self.size && size > 0 {
             return Ok(());
         }
         let changed = ByteRange::new(size.min(self.size), size.max(self.size));
@@ -185,8 +186,9 @@ impl State {
         self.size = size;
         self.touch(changed, at);
         if let Some(first) = self.layout.number(changed.start) {
-            // The part that the border lies in is another one now, and what lies behind is gone.
-            self.parts.split_off(&first);
+            // The part that the border lies in is another one now, and what lies behind is gone. Uploads under way stay known
+            // until they end: a publication must not send a part beside them.
+            self.parts.retain(|&number, part| number < first || matches!(part, Part::Uploading { .. }));
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 //!
 //! The faults are those that the retry layer is there to hide: errors before and after the effect, throttling, bodies
 //! that end early. With them hidden, every step must have exactly the outcome that POSIX gives it.
+//!
+//! `S3MOUNT_TEST_HISTORIES=N` runs N histories of each kind, for a longer look.
 
 #![allow(missing_docs, unreachable_pub, reason = "a test crate has no readers but its own")]
 
@@ -86,25 +88,114 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn run(histories: u32, faulty: bool) {
+    let asked = std::env::var("S3MOUNT_TEST_HISTORIES").ok().map(|text| text.parse().expect("a number of histories"));
+    let histories = asked.unwrap_or(histories);
     let mut runner = TestRunner::new(Config { cases: histories, failure_persistence: None, ..Config::default() });
     let strategy = (prop::collection::vec(step(), 1..60), any::<u64>());
-    let outcome = runner.run(&strategy, |(steps, seed)| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .expect("a runtime of one thread needs nothing that could be missing");
-        runtime.block_on(async {
-            let mut world = World::new(faulty.then_some(seed));
-            for (number, step) in steps.iter().enumerate() {
-                world.step(step).await.map_err(|why| TestCaseError::fail(format!("step {number}, {step:?}: {why}")))?;
-            }
-            world.finish().await.map_err(TestCaseError::fail)
-        })
-    });
+    let outcome =
+        runner.run(&strategy, |(steps, seed)| history(&steps, faulty.then_some(seed)).map_err(TestCaseError::fail));
     if let Err(error) = outcome {
         panic!("{error}");
     }
+}
+
+/// One history on a fresh world; with a seed, the store fails now and then.
+fn history(steps: &[Step], faults: Option<u64>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime of one thread needs nothing that could be missing");
+    runtime.block_on(async {
+        let mut world = World::new(faults);
+        for (number, step) in steps.iter().enumerate() {
+            world.step(step).await.map_err(|why| format!("step {number}, {step:?}: {why}"))?;
+        }
+        world.finish().await
+    })
+}
+
+fn open(slot: usize, path: usize) -> Step {
+    Step::Open { slot, path, truncate: false, exclusive: false }
+}
+
+fn write(slot: usize, offset: usize, len: usize) -> Step {
+    Step::Write { slot, offset, len, seed: 0 }
+}
+
+#[test]
+fn an_unlinked_open_file_moves_with_its_directory_and_goes_with_its_last_handle() {
+    let steps = [
+        Step::Mkdir { directory: 1 },
+        open(1, 2),
+        open(1, 2),
+        Step::Unlink { path: 2 },
+        Step::RenameDirectory { from: 1, to: 2 },
+        Step::Read { slot: 1, offset: 0, len: 1 },
+    ];
+    assert_eq!(history(&steps, None), Ok(()));
+}
+
+#[test]
+fn a_file_cut_while_a_part_is_uploaded_leaves_no_upload_and_no_mixed_parts() {
+    let short =
+        [Step::Mkdir { directory: 1 }, open(0, 2), write(0, 22_467, 108_605), Step::TruncatePath { path: 2, len: 136 }];
+    assert_eq!(history(&short, None), Ok(()));
+    let long = [open(0, 0), open(1, 0), write(0, 52_696, 143_912), Step::TruncatePath { path: 0, len: 131_073 }];
+    for seed in 0..20 {
+        assert_eq!(history(&long, Some(seed)), Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_new_object_under_the_key_of_an_unlinked_open_file_stays_when_that_is_closed() {
+    let steps = [
+        open(1, 1),
+        open(1, 1),
+        Step::Unlink { path: 1 },
+        Step::Foreign { path: 1, len: 1, seed: 0 },
+        Step::Open { slot: 0, path: 1, truncate: true, exclusive: false },
+        Step::Sync { slot: 0 },
+    ];
+    assert_eq!(history(&steps, None), Ok(()));
+}
+
+#[test]
+fn an_empty_file_that_is_emptied_again_does_not_hide_what_others_put() {
+    let steps = [
+        open(3, 0),
+        Step::Sync { slot: 3 },
+        Step::Open { slot: 1, path: 0, truncate: true, exclusive: false },
+        Step::Close { slot: 1 },
+        Step::Close { slot: 3 },
+        Step::Foreign { path: 0, len: 1, seed: 0 },
+        Step::OpenRead { slot: 0, path: 0 },
+    ];
+    assert_eq!(history(&steps, None), Ok(()));
+}
+
+#[test]
+fn a_listing_asked_for_before_an_unlinked_file_was_deleted_does_not_bring_it_back() {
+    let steps = [
+        open(0, 1),
+        Step::Mkdir { directory: 1 },
+        Step::Sync { slot: 0 },
+        open(0, 1),
+        open(2, 0),
+        write(0, 65_308, 229),
+        Step::Rmdir { directory: 3 },
+        open(0, 2),
+        write(0, 0, 1),
+        write(2, 65_252, 285),
+        Step::Remount,
+        Step::Unlink { path: 5 },
+        open(0, 3),
+        Step::OpenRead { slot: 0, path: 2 },
+        Step::Unlink { path: 0 },
+        Step::Unlink { path: 2 },
+        open(0, 2),
+    ];
+    assert_eq!(history(&steps, Some(15_411_695_524_635_999_144)), Ok(()));
 }
 
 #[test]
