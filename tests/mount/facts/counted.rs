@@ -29,8 +29,11 @@ pub fn facts() -> Vec<Fact> {
     facts.into_iter().map(|fact| fact.on(SIM)).collect()
 }
 
+/// What was listed stays known for the whole fact, however slow the machine: it is requests for the work that are counted.
+const REMEMBERING: &[&str] = &["--metadata-ttl", "60"];
+
 fn opening_and_reading_a_small_file_is_one_get(c: &Context) -> Outcome {
-    let p = c.mount(&[])?;
+    let p = c.mount(REMEMBERING)?;
     p.foreign_put("f", "small")?;
     p.names("")?;
     let _quiet = quiet();
@@ -41,7 +44,7 @@ fn opening_and_reading_a_small_file_is_one_get(c: &Context) -> Outcome {
 }
 
 fn opening_an_unchanged_file_again_moves_no_bytes(c: &Context) -> Outcome {
-    let p = c.mount(&[])?;
+    let p = c.mount(REMEMBERING)?;
     let bytes = pattern(1, 500_000);
     p.foreign_put("f", &bytes)?;
     same_bytes(&p.read("f")?, &bytes);
@@ -55,7 +58,7 @@ fn opening_an_unchanged_file_again_moves_no_bytes(c: &Context) -> Outcome {
 }
 
 fn writing_a_small_file_is_one_put(c: &Context) -> Outcome {
-    let p = c.mount(&[])?;
+    let p = c.mount(REMEMBERING)?;
     p.names("")?;
     let _quiet = quiet();
     p.sim().reset_counts();
@@ -65,7 +68,7 @@ fn writing_a_small_file_is_one_put(c: &Context) -> Outcome {
 }
 
 fn an_empty_file_is_one_put(c: &Context) -> Outcome {
-    let p = c.mount(&[])?;
+    let p = c.mount(REMEMBERING)?;
     p.names("")?;
     let _quiet = quiet();
     p.sim().reset_counts();
@@ -77,7 +80,7 @@ fn an_empty_file_is_one_put(c: &Context) -> Outcome {
 }
 
 fn ls_l_of_2500_names_is_three_lists_and_no_head(c: &Context) -> Outcome {
-    let p = c.mount(&["--metadata-ttl", "60"])?;
+    let p = c.mount(REMEMBERING)?;
     p.foreign_put_many(&(0..2500).map(|n| format!("d/{n:04}")).collect::<Vec<_>>())?;
     assert!(p.path("d").is_dir());
     p.sim().reset_counts();
@@ -88,7 +91,7 @@ fn ls_l_of_2500_names_is_three_lists_and_no_head(c: &Context) -> Outcome {
 }
 
 fn names_that_are_not_in_a_listed_directory_cost_nothing(c: &Context) -> Outcome {
-    let p = c.mount(&["--metadata-ttl", "60"])?;
+    let p = c.mount(REMEMBERING)?;
     p.foreign_put("d/f", "x")?;
     p.names("d")?;
     let _quiet = quiet();
@@ -101,7 +104,7 @@ fn names_that_are_not_in_a_listed_directory_cost_nothing(c: &Context) -> Outcome
 }
 
 fn an_unknown_name_costs_at_most_a_head_and_a_list(c: &Context) -> Outcome {
-    let p = c.mount(&["--metadata-ttl", "60"])?;
+    let p = c.mount(REMEMBERING)?;
     p.foreign_put_unseen("f", "x")?;
     let _quiet = quiet();
     p.sim().reset_counts();
@@ -112,7 +115,7 @@ fn an_unknown_name_costs_at_most_a_head_and_a_list(c: &Context) -> Outcome {
 }
 
 fn mkdir_is_one_put(c: &Context) -> Outcome {
-    let p = c.mount(&["--metadata-ttl", "60"])?;
+    let p = c.mount(REMEMBERING)?;
     p.names("")?;
     let _quiet = quiet();
     p.sim().reset_counts();
@@ -122,7 +125,7 @@ fn mkdir_is_one_put(c: &Context) -> Outcome {
 }
 
 fn a_rename_of_a_file_is_a_copy_and_a_delete(c: &Context) -> Outcome {
-    let p = c.mount(&["--metadata-ttl", "60"])?;
+    let p = c.mount(REMEMBERING)?;
     p.foreign_put("a", pattern(1, 2 * MIB))?;
     p.names("")?;
     let _quiet = quiet();
@@ -135,7 +138,7 @@ fn a_rename_of_a_file_is_a_copy_and_a_delete(c: &Context) -> Outcome {
 }
 
 fn an_unpublished_file_is_renamed_for_nothing(c: &Context) -> Outcome {
-    let p = c.mount(&["--metadata-ttl", "60"])?;
+    let p = c.mount(REMEMBERING)?;
     p.names("")?;
     let _quiet = quiet();
     p.sim().reset_counts();
@@ -148,7 +151,7 @@ fn an_unpublished_file_is_renamed_for_nothing(c: &Context) -> Outcome {
 }
 
 fn a_sequential_read_asks_for_large_ranges(c: &Context) -> Outcome {
-    let p = c.mount(&[])?;
+    let p = c.mount(REMEMBERING)?;
     let bytes = pattern(2, 64 * MIB);
     p.foreign_put("f", &bytes)?;
     p.names("")?;
@@ -163,7 +166,7 @@ fn a_sequential_read_asks_for_large_ranges(c: &Context) -> Outcome {
 }
 
 fn a_read_at_one_place_of_a_large_file_moves_little(c: &Context) -> Outcome {
-    let p = c.mount(&[])?;
+    let p = c.mount(REMEMBERING)?;
     p.synthetic("huge", 4 << 30)?;
     p.names("")?;
     let _quiet = quiet();
@@ -177,7 +180,7 @@ fn a_read_at_one_place_of_a_large_file_moves_little(c: &Context) -> Outcome {
 }
 
 fn one_byte_changed_in_ten_gib_is_a_handful_of_requests(c: &Context) -> Outcome {
-    let p = c.mount(&["--metadata-ttl", "60"])?;
+    let p = c.mount(REMEMBERING)?;
     p.synthetic("huge", 10 << 30)?;
     p.names("")?;
     let _quiet = quiet();
@@ -197,7 +200,7 @@ fn one_byte_changed_in_ten_gib_is_a_handful_of_requests(c: &Context) -> Outcome 
 }
 
 fn a_large_file_is_uploaded_once(c: &Context) -> Outcome {
-    let p = c.mount(&[])?;
+    let p = c.mount(REMEMBERING)?;
     p.names("")?;
     let _quiet = quiet();
     p.sim().reset_counts();
@@ -209,7 +212,7 @@ fn a_large_file_is_uploaded_once(c: &Context) -> Outcome {
 }
 
 fn copy_file_range_moves_no_bytes(c: &Context) -> Outcome {
-    let p = c.mount(&[])?;
+    let p = c.mount(REMEMBERING)?;
     let bytes = pattern(4, 48 * MIB);
     p.foreign_put("from", &bytes)?;
     p.names("")?;
@@ -230,7 +233,7 @@ fn copy_file_range_moves_no_bytes(c: &Context) -> Outcome {
 }
 
 fn closing_a_clean_writer_costs_nothing(c: &Context) -> Outcome {
-    let p = c.mount(&["--metadata-ttl", "60"])?;
+    let p = c.mount(REMEMBERING)?;
     p.foreign_put("f", "content")?;
     p.names("")?;
     let _quiet = quiet();
