@@ -130,7 +130,8 @@ impl FileSystem {
         let writer = self.writer_of(&inode).await?;
         writer.truncate(size_bytes).await?;
         self.note_written(ino, &writer);
-        if handle.is_some() {
+        if let Some(handle) = handle {
+            self.wrote(handle, None);
             return Ok(());
         }
         let published = self.publish_in_order(&inode).await;

@@ -38,6 +38,7 @@ impl FileSystem {
         if !writer.adopt(&info) {
             return Err(FsError::Unsupported);
         }
+        to.writers.lock().wrote(None);
         self.namespace.set_written(to.inode.ino, info.size_bytes, self.clock.wall());
         Ok(info.size_bytes)
     }

@@ -224,6 +224,7 @@ impl FileSystem {
         let _order = file.inode.order.lock().await;
         let writer = self.writer_of(&file.inode).await?;
         if writer.size_bytes() < range.end {
+            file.writers.lock().wrote(None);
             writer.truncate(range.end).await?;
             self.note_written(file.inode.ino, &writer);
         }

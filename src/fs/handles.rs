@@ -22,6 +22,37 @@ pub(super) struct OpenFile {
     pub(super) writable: bool,
     /// The handle's own reader, with the generation of the view that it was made for.
     pub(super) reader: Mutex<Option<(u64, Reader)>>,
+    /// Who wrote through it.
+    pub(super) writers: Mutex<Writers>,
+}
+
+/// The processes that wrote through a handle since one of them flushed it, as far as the kernel says who they are.
+#[derive(Debug, Default)]
+pub(super) struct Writers {
+    /// What the kernel calls the lock owner: the table of descriptors, one for all threads of a process.
+    owners: Vec<u64>,
+    /// Some write came without an owner (through the page cache, by fallocate and the like).
+    unknown: bool,
+}
+
+impl Writers {
+    pub(super) fn wrote(&mut self, owner: Option<u64>) {
+        match owner {
+            Some(owner) if self.owners.contains(&owner) => {}
+            Some(owner) => self.owners.push(owner),
+            None => self.unknown = true,
+        }
+    }
+
+    /// Whether everything was written by others, each of whom has yet to close its own descriptor.
+    pub(super) fn are_others_than(&self, owner: u64) -> bool {
+        !self.unknown && !self.owners.is_empty() && !self.owners.contains(&owner)
+    }
+
+    /// What was written is about to be published.
+    pub(super) fn flushed(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// Everything that is open.

@@ -174,6 +174,7 @@ impl FileSystem {
             readable: access.readable,
             writable: access.writable,
             reader: Mutex::new(reader.map(|reader| (generation, reader))),
+            writers: Mutex::default(),
         };
         Opened { handle: self.handles.insert_file(file), keep_cache, direct_io: !access.readable }
     }

@@ -1,7 +1,7 @@
 //! Making bytes durable: flush, fsync, release, and the drain at the end of a mount.
 //!
 //! Promise: when flush or fsync answered success, everything written before is committed in S3. flush is not close:
-//! dup(2) and fork(2) repeat it, so publishing is idempotent. release reports to nobody, so that errors are said at flush
+//! dup(2) and fork(2) repeat it, so publishing is idempotent, and who only inherited a descriptor publishes nothing. release reports to nobody, so that errors are said at flush
 //! and fsync; what is unpublished at the last release is kept for recovery where flush has failed, and published otherwise.
 
 use std::sync::Arc;
@@ -32,12 +32,26 @@ impl FileSystem {
     /// close(2) of one of the descriptors of a handle: commits what was written.
     pub async fn flush(&self, handle: FileHandle) -> FsResult<()> {
         let file = self.handles.file(handle)?;
-        if file.writable { self.publish(&file.inode).await } else { Ok(()) }
+        if !file.writable {
+            return Ok(());
+        }
+        file.writers.lock().flushed();
+        self.publish(&file.inode).await
     }
 
-    /// Whether a flush has nothing to do, so that it can be answered at once.
-    pub fn is_clean(&self, handle: FileHandle) -> bool {
-        self.handles.file(handle).is_ok_and(|file| !file.writable || !file.inode.view.lock().is_dirty())
+    /// A write through a handle came from `owner` (`fuse_write_in.lock_owner`), or from nobody that the kernel names.
+    pub fn wrote(&self, handle: FileHandle, owner: Option<u64>) {
+        if let Ok(file) = self.handles.file(handle) {
+            file.writers.lock().wrote(owner);
+        }
+    }
+
+    /// Whether a close by `owner` (`fuse_flush_in.lock_owner`) has something to publish. It has not where nothing is dirty,
+    /// nor where the descriptor was merely inherited and others write through it: every fork of a program that is writing
+    /// a file closes a copy of its descriptor, and half a file would become the object.
+    pub fn needs_flush(&self, handle: FileHandle, owner: u64) -> bool {
+        let Ok(file) = self.handles.file(handle) else { return true };
+        file.writable && file.inode.view.lock().is_dirty() && !file.writers.lock().are_others_than(owner)
     }
 
     /// fsync(2) and fdatasync(2): commits what was written through any handle of the file.

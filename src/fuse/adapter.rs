@@ -295,11 +295,12 @@ impl Filesystem for Adapter {
         written: &[u8],
         _write_flags: WriteFlags,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let started = self.clock.now();
         let through = handle(through);
+        self.fs.wrote(through, lock_owner.map(|owner| owner.0));
         let size = u32::try_from(written.len()).expect("a request of the kernel is at most 16 MiB");
         let finish = move |reply: ReplyWrite, outcome: FsResult<()>| match outcome {
             Ok(()) => reply.written(size),
@@ -325,11 +326,11 @@ impl Filesystem for Adapter {
         _request: &Request,
         _ino: INodeNo,
         through: KernelHandle,
-        _lock_owner: LockOwner,
+        lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         let (started, through) = (self.clock.now(), handle(through));
-        if self.fs.is_clean(through) {
+        if !self.fs.needs_flush(through, lock_owner.0) {
             reply.ok();
             return;
         }

@@ -3,10 +3,8 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::process::Stdio;
 
 use crate::harness::prelude::*;
-use crate::harness::process::start;
 
 const MIB: usize = 1 << 20;
 
@@ -37,9 +35,6 @@ pub fn facts() -> Vec<Fact> {
         shared!(wrong_descriptors_are_refused),
         shared!(fsync_puts_the_object_there),
         shared!(writing_goes_on_after_fsync),
-        shared!(a_duplicated_descriptor_keeps_writing),
-        shared!(a_child_writes_to_an_inherited_descriptor),
-        shared!(closing_twice_by_dup_publishes_once_more_only_if_needed),
         shared!(o_direct_reads_and_writes).on(S3),
         shared!(sixteen_writers_in_one_directory),
         shared!(eight_readers_of_one_file),
@@ -369,47 +364,6 @@ fn writing_goes_on_after_fsync(p: &Place) -> Outcome {
     }
     drop(file);
     same_bytes(&p.object("f")?, &expected);
-    Ok(())
-}
-
-fn a_duplicated_descriptor_keeps_writing(p: &Place) -> Outcome {
-    let mut one = p.create("f")?;
-    let mut two = one.try_clone()?;
-    one.write_all(b"one ")?;
-    sys::close(one)?;
-    same_bytes(&p.object("f")?, b"one ");
-    two.write_all(b"two")?;
-    sys::close(two)?;
-    same_bytes(&p.object("f")?, b"one two");
-    same_bytes(&p.read("f")?, b"one two");
-    Ok(())
-}
-
-fn a_child_writes_to_an_inherited_descriptor(p: &Place) -> Outcome {
-    let mut file = p.create("f")?;
-    file.write_all(b"parent ")?;
-    let mut command = p.command("sh");
-    command.args(["-c", "printf 'child '"]).stdout(Stdio::from(file.try_clone()?));
-    assert!(start(&mut command)?.wait()?.success());
-    drop(command);
-    file.write_all(b"parent again")?;
-    sys::close(file)?;
-    same_bytes(&p.object("f")?, b"parent child parent again");
-    Ok(())
-}
-
-fn closing_twice_by_dup_publishes_once_more_only_if_needed(p: &Place) -> Outcome {
-    let mut file = p.create("f")?;
-    file.write_all(b"bytes")?;
-    for _ in 0..5 {
-        sys::close(file.try_clone()?)?;
-    }
-    same_bytes(&p.object("f")?, b"bytes");
-    // Another client's bytes stay: the closes that follow have nothing to publish.
-    p.foreign_put_unseen("f", "theirs")?;
-    sys::close(file.try_clone()?)?;
-    sys::close(file)?;
-    same_bytes(&p.object("f")?, b"theirs");
     Ok(())
 }
 

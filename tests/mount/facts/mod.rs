@@ -2,6 +2,7 @@
 
 mod attributes;
 mod counted;
+mod descriptors;
 mod directories;
 mod durability;
 mod ends;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Fact> {
         names::facts(),
         directories::facts(),
         files::facts(),
+        descriptors::facts(),
         ranges::facts(),
         maps::facts(),
         locks::facts(),
