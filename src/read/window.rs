@@ -17,6 +17,12 @@ pub(super) const STREAMS_MAX: usize = 16;
 /// their requests out of order, by up to a few requests of 1 MiB.
 const BEHIND_BYTES_MAX: u64 = 2 << 20;
 
+/// How far from its place a read of the kernel's read-ahead may come: the mount raises it to 4 MiB, the kernel keeps the
+/// present and the next one in flight, and several threads take its requests up.
+const SHUFFLED_BYTES_MAX: u64 = 8 << 20;
+/// The kernel's read-ahead asks for no less, once a file is read from its start.
+const SHUFFLED_READ_BYTES_MIN: u64 = 128 << 10;
+
 /// Bytes fetched for a byte read, at most.
 const ASKED_FACTOR: u64 = 2;
 /// The same for a stream that began at offset 0.
@@ -122,8 +128,18 @@ impl Stream {
     }
 
     fn continues_forward(&self, read: ByteRange, gap_bytes_max: u64) -> bool {
-        read.start <= self.position.saturating_add(gap_bytes_max)
-            && read.start.saturating_add(BEHIND_BYTES_MAX) >= self.position
+        let is_within = |behind: u64, ahead: u64| {
+            read.start <= self.position.saturating_add(ahead) && read.start.saturating_add(behind) >= self.position
+        };
+        is_within(BEHIND_BYTES_MAX, gap_bytes_max)
+            || (is_within(SHUFFLED_BYTES_MAX, SHUFFLED_BYTES_MAX) && self.is_shuffled(read))
+    }
+
+    /// Whether a read is one of the stream that merely comes before or after its turn: it was asked for ahead, or it is one of
+    /// the large ones that the kernel sends side by side for a file that is read from its start.
+    fn is_shuffled(&self, read: ByteRange) -> bool {
+        let was_asked_for = self.issued_start <= read.start && read.end <= self.issued_end;
+        was_asked_for || (self.from_start && read.len() >= SHUFFLED_READ_BYTES_MIN)
     }
 
     fn continues_stride(&self, read: ByteRange) -> bool {

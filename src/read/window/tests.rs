@@ -98,7 +98,8 @@ fn a_gap_up_to_half_a_mib_is_read_through_and_a_wider_one_is_a_seek() {
     let mut streams = Streams::new(GIB, 0);
     read_on(&mut streams, 100 * MIB, MIB, 4, true);
     assert!(streams.observe(ByteRange::of_len(104 * MIB + 512 * KIB, MIB), true, CAP, &LIMITS).sequential);
-    assert!(!streams.observe(ByteRange::of_len(107 * MIB, MIB), true, CAP, &LIMITS).sequential);
+    // Beyond everything that was asked for ahead.
+    assert!(!streams.observe(ByteRange::of_len(112 * MIB, MIB), true, CAP, &LIMITS).sequential);
 }
 
 #[test]
@@ -218,4 +219,21 @@ proptest! {
         }
         prop_assert!(fetched <= 2 * asked, "{fetched} for {asked}");
     }
+}
+
+#[test]
+fn a_stream_whose_reads_come_out_of_order_stays_one_stream() {
+    // The kernel sends 4 MiB of read-ahead as four requests, which four threads take up in any order.
+    let mut streams = Streams::new(64 * MIB, MIB);
+    let mut requests = 0;
+    for four in 0..16 {
+        for nth in [0, 3, 1, 2] {
+            let read = ByteRange::of_len((4 * four + nth) * MIB, MIB);
+            let plan = streams.observe(read, false, 128 * MIB, &LIMITS);
+            assert!(plan.sequential || read.start == 0, "{read}");
+            requests += plan.ranges.len();
+        }
+    }
+    assert!(requests <= 16, "{requests} requests");
+    assert_eq!(streams.streams.len(), 1);
 }
