@@ -92,6 +92,16 @@ fn show(it: &Status) {
         count(it.s3_bytes_sent),
         it.retries
     );
+    let (hits, misses) = it.disk_cache_hits_and_misses;
+    if it.disk_cache_bytes > 0 || misses > 0 {
+        println!(
+            "  disk cache     {} on disk, {} read, {} written, {hits} hits, {misses} misses, {} opens by passthrough",
+            bytes(it.disk_cache_bytes),
+            count(it.disk_cache_bytes_read),
+            count(it.disk_cache_bytes_written),
+            it.passthrough_opens
+        );
+    }
     let requests: Vec<String> = it.requests.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     println!("  requests       {} (about ${:.6})", requests.join(", "), it.estimated_usd);
     for (latency, (median, high)) in &it.latency_ms {

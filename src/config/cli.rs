@@ -197,6 +197,12 @@ pub struct MountArgs {
     /// Memory for cached and unpublished bytes, such as 4GiB [default: a quarter of what there is]
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
+    /// Directory on a fast local disk that keeps what was read, over restarts too; auto takes the instance store
+    #[arg(long, value_name = "DIR|auto")]
+    pub cache_dir: Option<PathBuf>,
+    /// Most that the disk cache may take, such as 100GiB [default: 80 % of what is free]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<String>,
     /// Size of the first thousand parts of an upload, 5MiB to 512MiB [default: 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub part_size: Option<String>,

@@ -1,5 +1,6 @@
 //! The limits that the engines work within, each with its unit and where its number comes from.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Who owns a file that says nothing of it, and which modes it has.
@@ -57,6 +58,22 @@ impl Default for ReadLimits {
             gap_bytes_max: 512 << 10,
         }
     }
+}
+
+/// Where the disk cache is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheDir {
+    /// In this directory.
+    At(PathBuf),
+}
+
+/// The disk cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskCacheConfig {
+    /// Where.
+    pub dir: CacheDir,
+    /// The most that it may take in bytes; 80 % of what is free if it was not said.
+    pub size_bytes: Option<u64>,
 }
 
 /// Limits of the write engine.

@@ -10,7 +10,7 @@ mod memory;
 use std::path::PathBuf;
 
 use self::cli::{MountArgs, S3Args};
-pub use self::limits::{AttributeDefaults, NamespaceLimits, ReadLimits, WriteLimits};
+pub use self::limits::{AttributeDefaults, CacheDir, DiskCacheConfig, NamespaceLimits, ReadLimits, WriteLimits};
 pub use self::machine::{Machine, Said};
 
 /// What is wrong with what was typed; each says cause and remedy in one line.
@@ -91,6 +91,8 @@ pub struct MountConfig {
     pub memory_limit_bytes: u64,
     /// Which of the limits the user set.
     pub said: Said,
+    /// The disk cache, if there is to be one.
+    pub disk_cache: Option<DiskCacheConfig>,
     /// What to log.
     pub log_level: String,
     /// Where to log in the background.
@@ -178,6 +180,7 @@ impl MountConfig {
                 ConfigError::Value("metadata-ttl".into(), format!("{text:?} is no time such as 500ms, 10s or 5m"))
             })?;
         }
+        let disk_cache = disk_cache(&arguments)?;
         Ok(Self {
             bucket,
             prefix,
@@ -196,6 +199,7 @@ impl MountConfig {
                 memory_limit: arguments.memory_limit.is_some(),
                 max_concurrency: arguments.max_concurrency.is_some(),
             },
+            disk_cache,
             log_level: arguments.log_level.unwrap_or_else(|| "info".into()),
             log_file: arguments.log_file,
             state_dir: arguments.state_dir,
@@ -223,6 +227,23 @@ fn memory_limit(text: Option<&str>) -> Result<u64, ConfigError> {
         return Err(ConfigError::Value("memory-limit".into(), "at least 64MiB".into()));
     }
     Ok(bytes)
+}
+
+/// The least that a disk cache can do with.
+const CACHE_BYTES_MIN: u64 = 64 << 20;
+
+fn disk_cache(arguments: &MountArgs) -> Result<Option<DiskCacheConfig>, ConfigError> {
+    let Some(dir) = &arguments.cache_dir else {
+        return match arguments.cache_size {
+            Some(_) => Err(ConfigError::Value("cache-size".into(), "name a directory with --cache-dir, too".into())),
+            None => Ok(None),
+        };
+    };
+    let size_bytes = arguments.cache_size.as_deref().map(|text| size("cache-size", text)).transpose()?;
+    if size_bytes.is_some_and(|bytes| bytes < CACHE_BYTES_MIN) {
+        return Err(ConfigError::Value("cache-size".into(), "at least 64MiB".into()));
+    }
+    Ok(Some(DiskCacheConfig { dir: CacheDir::At(dir.clone()), size_bytes }))
 }
 
 fn part_size(text: Option<&str>) -> Result<Option<u64>, ConfigError> {

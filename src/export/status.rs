@@ -49,6 +49,21 @@ pub struct Status {
     pub s3_bytes_received: u64,
     /// Bytes sent to S3.
     pub s3_bytes_sent: u64,
+    /// Bytes that the disk cache takes.
+    #[serde(default)]
+    pub disk_cache_bytes: i64,
+    /// Segments of requests that the disk cache answered, and those that it did not have.
+    #[serde(default)]
+    pub disk_cache_hits_and_misses: (u64, u64),
+    /// Bytes read from the disk cache, but by passthrough.
+    #[serde(default)]
+    pub disk_cache_bytes_read: u64,
+    /// Bytes written to the disk cache.
+    #[serde(default)]
+    pub disk_cache_bytes_written: u64,
+    /// Opens whose reads the kernel answers from the disk cache itself.
+    #[serde(default)]
+    pub passthrough_opens: u64,
     /// Requests repeated.
     pub retries: u64,
     /// Requests to S3 by operation.
@@ -81,6 +96,11 @@ impl Status {
             bytes_written: counter(Counter::BytesWritten),
             s3_bytes_received: counter(Counter::S3BytesReceived),
             s3_bytes_sent: counter(Counter::S3BytesSent),
+            disk_cache_bytes: gauge(Gauge::DiskCacheBytes),
+            disk_cache_hits_and_misses: (counter(Counter::DiskCacheHits), counter(Counter::DiskCacheMisses)),
+            disk_cache_bytes_read: counter(Counter::DiskCacheBytesRead),
+            disk_cache_bytes_written: counter(Counter::DiskCacheBytesWritten),
+            passthrough_opens: counter(Counter::PassthroughOpens),
             retries: counter(Counter::Retries),
             requests: requests.map(|(kind, count)| (RequestKind::name(*kind).to_owned(), *count)).collect(),
             estimated_usd: estimate_usd(snapshot, PriceTable::default()),

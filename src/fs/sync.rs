@@ -88,8 +88,9 @@ impl FileSystem {
                 return Err(error);
             }
         };
+        let info = Arc::new(published.info.clone());
         for (index, block) in published.blocks {
-            self.read.admit(&published.info.version, index, block);
+            self.read.admit(&info, index, block);
         }
         {
             let mut view = inode.view.lock();
@@ -233,6 +234,11 @@ impl FileSystem {
             }
         }
         kept
+    }
+
+    /// Has the disk cache finish what it was to keep, within `limit`: for the end of a mount. Blocks.
+    pub fn settle_disk_cache(&self, limit: std::time::Duration) {
+        self.read.settle_disk(limit);
     }
 
     /// Objects of unlinked files that are still open, deleted now: for the end of a mount.

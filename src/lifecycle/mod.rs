@@ -4,6 +4,7 @@
 //! the mount answers; every orderly end (unmount, a signal) takes the same way, `shutdown`.
 
 pub mod daemonize;
+mod disk_cache;
 pub mod instance;
 pub mod log;
 pub mod place;

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::daemonize::Speaking;
 use super::instance::Surroundings;
 use super::shutdown::{self, Mount};
-use super::{Failure, place, systemd};
+use super::{Failure, disk_cache, place, systemd};
 use crate::clock::Clock;
 use crate::config::{MountConfig, S3Config};
 use crate::export::status::{self, Status, StatusSource};
@@ -86,7 +86,13 @@ async fn compose(
         clock.clone(),
         Some(renames),
     );
-    let read = ReadEngine::new(Arc::clone(&store), Arc::clone(&pages), config.read, Arc::clone(metrics));
+    let disk = disk_cache::open(config, metrics, &clock).await?;
+    let (readable, shared) = (Arc::clone(&store), Arc::clone(&pages));
+    let read = match disk {
+        None => ReadEngine::new(readable, shared, config.read, Arc::clone(metrics)),
+        Some(disk) => ReadEngine::with_disk(readable, shared, config.read, Arc::clone(metrics), disk)
+            .map_err(|error| broken("no thread can be made", &error))?,
+    };
     let write = WriteEngine::new(store, pages, config.write, Arc::clone(metrics), clock.clone(), journal);
     if !config.read_only {
         match namespace.resume_renames().await {

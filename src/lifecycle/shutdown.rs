@@ -25,6 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A mount ends so long before its instance does: what was written since the notice is uploaded in that time.
 const BEFORE_THE_INSTANCE: Duration = Duration::from_secs(30);
 
+/// How long the end waits for what the disk cache is still to keep.
+const DISK_CACHE_LIMIT: Duration = Duration::from_secs(5);
+
 /// SIGTERM and SIGINT.
 pub(super) struct Signals {
     terminate: Signal,
@@ -103,6 +106,9 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
             Drained { published: 0, kept }
         }
     };
+    let fs = Arc::clone(&mount.fs);
+    // A cache that is not whole costs requests after the next start, and nothing else.
+    let _ = tokio::task::spawn_blocking(move || fs.settle_disk_cache(DISK_CACHE_LIMIT)).await;
     tracing::info!(published = drained.published, kept = drained.kept, "unmounted");
     let before = waiting.as_ref().map_or(0, |(_, earlier): &(UnmountRequest, Drained)| earlier.kept);
     let kept = drained.kept + before;

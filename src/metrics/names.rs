@@ -41,6 +41,18 @@ catalogue! {
         CacheHits = "CacheHits", "Count";
         /// Blocks that had to be fetched.
         CacheMisses = "CacheMisses", "Count";
+        /// Segments of requests that the disk cache answered.
+        DiskCacheHits = "DiskCacheHits", "Count";
+        /// Segments of requests that it was asked for and had not, or not all of.
+        DiskCacheMisses = "DiskCacheMisses", "Count";
+        /// Bytes read from the disk cache and found right.
+        DiskCacheBytesRead = "DiskCacheBytesRead", "Bytes";
+        /// Bytes written to the disk cache.
+        DiskCacheBytesWritten = "DiskCacheBytesWritten", "Bytes";
+        /// Blocks that were not written to the disk cache because it did not keep up.
+        DiskCacheDropped = "DiskCacheDropped", "Count";
+        /// Opens whose reads the kernel answers from the disk cache itself.
+        PassthroughOpens = "PassthroughOpens", "Count";
         /// Uploads that failed or conflicted, whose bytes were kept for recovery.
         UploadsKept = "UploadsKept", "Count";
     }
@@ -57,6 +69,8 @@ catalogue! {
         UploadingBytes = "UploadingBytes", "Bytes";
         /// Open file handles.
         OpenHandles = "OpenHandles", "Count";
+        /// What the disk cache takes.
+        DiskCacheBytes = "DiskCacheBytes", "Bytes";
         /// Inodes known to the kernel.
         Inodes = "Inodes", "Count";
     }

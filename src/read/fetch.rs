@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 
 use super::ReadError;
+use super::disk::DiskTier;
 use super::filling::{Filling, Outcome, SegmentWriter};
 use super::flight::{Flight, FlightOf};
 use super::in_flight::InFlight;
@@ -37,6 +38,7 @@ const CLAIMS_MAX: usize = 16;
 pub(super) struct Fetcher {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) cache: MemoryCache,
+    pub(super) disk: Option<Arc<DiskTier>>,
     pub(super) in_flight: InFlight,
     pub(super) budget: Budget,
     pub(super) pages: Arc<PagePool>,

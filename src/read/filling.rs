@@ -140,6 +140,10 @@ impl Filling {
         Ok(self.bytes(range).expect("every segment of the range was seen filled, and marks never go back"))
     }
 
+    fn memory(&self) -> &Memory {
+        self.memory.get_or_init(|| Arc::new(Memory::new(self.range, &self.pages)))
+    }
+
     /// Tells all who wait that no more bytes will come.
     pub(super) fn fail(&self, outcome: Outcome) {
         // A second failure of one filling, from another of its segments, says nothing new.
@@ -176,16 +180,40 @@ impl SegmentWriter {
         let segment = &filling.segments[self.segment];
         let room = usize::try_from(segment.range.end - self.filled).unwrap_or(usize::MAX);
         let taken = chunk.len().min(room);
-        let memory = filling.memory.get_or_init(|| Arc::new(Memory::new(filling.range, &filling.pages)));
         let offset = usize::try_from(self.filled - filling.range.start).expect("a filling fits in memory");
-        memory.write(offset, &chunk[..taken]);
-        self.filled += taken as u64;
+        filling.memory().write(offset, &chunk[..taken]);
+        self.advance(taken);
+        taken
+    }
+
+    /// The bytes of the object that are still missing.
+    pub(super) fn missing(&self) -> ByteRange {
+        ByteRange::new(self.filled, self.range().end)
+    }
+
+    /// Has `source` put bytes where the missing ones belong; it is given the offset in the object and the memory, and answers
+    /// how many it put there, from the front. They need no copy.
+    pub(super) fn fill_with(&mut self, source: impl FnOnce(u64, &mut [u8]) -> usize) {
+        let missing = self.missing();
+        let memory = self.filling.memory();
+        let offset = usize::try_from(missing.start - self.filling.range.start).expect("a filling fits in memory");
+        let len = usize::try_from(missing.len()).expect("a filling fits in memory");
+        // SAFETY: the slice lies in the buffer, above the mark of a segment of which this is the only writer: until the mark
+        // moves, nobody else reads or writes it. The buffer is initialised from its beginning, if with bytes of no meaning.
+        let into = unsafe { memory.unfilled(offset, len) };
+        let filled = source(missing.start, into).min(len);
+        self.advance(filled);
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        let filling = &*self.filling;
+        let segment = &filling.segments[self.segment];
+        self.filled += bytes as u64;
         segment.filled.store(self.filled, SeqCst);
         if self.filled >= segment.wanted.load(SeqCst) {
             segment.wanted.store(NOBODY, SeqCst);
             filling.arrived.notify_waiters();
         }
-        taken
     }
 
     /// Ends a full segment. Gives the bytes of the whole filling to the writer of its last segment.
@@ -247,6 +275,17 @@ impl Memory {
             let start = exact.as_mut_ptr();
             Self { start, len, _holder: Holder::Exact(exact) }
         }
+    }
+
+    /// Part of the buffer, to be written to.
+    ///
+    /// # Safety
+    /// Nobody may read or write that part while the slice lives.
+    #[expect(clippy::mut_from_ref, reason = "the caller vouches for it")]
+    unsafe fn unfilled(&self, offset: usize, len: usize) -> &mut [u8] {
+        assert!(len <= self.len && offset <= self.len - len);
+        // SAFETY: the part lies in the buffer (asserted), and the caller has it for itself.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) {
@@ -319,6 +358,23 @@ mod tests {
         let (_, bytes) = writers.remove(0).finish().expect("the last segment gives the bytes");
         assert_eq!(bytes, &b"012345678"[..]);
         assert_eq!(filling.bytes(ByteRange::new(7, 9)).as_deref(), Some(&b"45"[..]));
+    }
+
+    #[test]
+    fn bytes_put_in_place_count_as_far_as_they_are_right() {
+        let (filling, mut writers) = filling(0, 10, 1);
+        writers[0].append(b"ab");
+        writers[0].fill_with(|start, into| {
+            assert_eq!((start, into.len()), (2, 8));
+            into[..5].copy_from_slice(b"cdexx");
+            3
+        });
+        assert_eq!(writers[0].missing(), ByteRange::new(5, 10));
+        assert_eq!(filling.bytes(ByteRange::new(0, 5)).as_deref(), Some(&b"abcde"[..]));
+        assert!(filling.bytes(ByteRange::new(0, 6)).is_none());
+        writers[0].append(b"fghij");
+        let (_, bytes) = writers.remove(0).finish().expect("full");
+        assert_eq!(bytes, &b"abcdefghij"[..]);
     }
 
     proptest! {

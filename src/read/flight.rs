@@ -54,15 +54,19 @@ pub(super) struct FlightOf {
 /// A request and the claims that it is to fill.
 #[derive(Debug)]
 pub(super) struct Flight {
-    fetcher: Arc<Fetcher>,
-    of: FlightOf,
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) of: FlightOf,
     /// Ascending; between two of them may lie bytes that others have.
-    writers: VecDeque<SegmentWriter>,
-    lease: Option<Lease>,
+    pub(super) writers: VecDeque<SegmentWriter>,
+    pub(super) lease: Option<Lease>,
     /// The bytes that the body brings, from the next one on.
-    rest: ByteRange,
+    pub(super) rest: ByteRange,
     /// First byte of the first claim.
     start: u64,
+    /// What was handed over, for the disk cache to keep once the body has ended well.
+    pub(super) arrived: Vec<ByteRange>,
+    /// The disk cache was asked already.
+    pub(super) past_disk: bool,
 }
 
 /// Why a body ended before its time.
@@ -79,9 +83,18 @@ impl Flight {
         writers: VecDeque<SegmentWriter>,
         lease: Option<Lease>,
     ) -> Self {
-        let start = writers.front().map_or(0, |writer| writer.range().start);
+        let start = writers.front().map_or(0, |writer| writer.missing().start);
         let end = writers.back().map_or(start, |writer| writer.range().end);
-        Self { fetcher, of, writers, lease, rest: ByteRange::new(start, end), start }
+        Self {
+            fetcher,
+            of,
+            writers,
+            lease,
+            rest: ByteRange::new(start, end),
+            start,
+            arrived: Vec::new(),
+            past_disk: false,
+        }
     }
 
     /// Goes off in a task of its own, with the body of a request that was made before (from the given offset), or to make
@@ -105,13 +118,22 @@ impl Flight {
                 self.rest.start = from;
                 body
             }
-            None => self.request().await?,
+            None => {
+                self.take_from_disk().await?;
+                if self.writers.is_empty() {
+                    return Ok(());
+                }
+                self.request().await?
+            }
         };
         let (mut broken, mut fruitless) = (0, 0);
         loop {
             let before = self.rest.start;
             let error = match self.drain(&mut body).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.keep_on_disk();
+                    return Ok(());
+                }
                 Err(Break::Abandoned) => return Err(Outcome::Abandoned),
                 Err(Break::Broken(error)) => error,
             };
@@ -200,7 +222,7 @@ impl Flight {
     }
 
     /// A full segment: its share of the budget is free again, and the block is cached if this was the last of it.
-    fn hand_over(&mut self, writer: SegmentWriter) {
+    pub(super) fn hand_over(&mut self, writer: SegmentWriter) {
         if let Some(lease) = &mut self.lease {
             drop(lease.split(writer.range().len()));
         }
@@ -209,10 +231,11 @@ impl Flight {
             let block = block_range(id.index, self.of.info.size_bytes);
             self.fetcher.cache.insert(id.clone(), block, filling.range().start, bytes);
             self.fetcher.in_flight.remove(&id, &filling);
+            self.arrived.push(filling.range());
         }
     }
 
-    fn block_of(&self, range: ByteRange) -> BlockId {
+    pub(super) fn block_of(&self, range: ByteRange) -> BlockId {
         BlockId { version: self.of.info.version.clone(), index: range.start / BLOCK_BYTES }
     }
 
@@ -226,7 +249,7 @@ impl Flight {
         self.of.owner.gone.load(SeqCst) && !self.writers.iter().any(|writer| writer.filling().is_wanted())
     }
 
-    async fn unless_abandoned<T>(&self, work: impl Future<Output = T>) -> Result<T, Outcome> {
+    pub(super) async fn unless_abandoned<T>(&self, work: impl Future<Output = T>) -> Result<T, Outcome> {
         let mut work = std::pin::pin!(work);
         let left = self.of.owner.left.notified();
         let mut left = std::pin::pin!(left);

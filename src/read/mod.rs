@@ -9,9 +9,11 @@
 //! - `in_flight`: the table of what is on its way
 //! - `flight`: one request in its own task, its blocks handed over as they fill
 //! - `filling`: memory that is read while it is being filled
+//! - `disk`: a request's stop at the disk cache
 //! - `open`: the one request of an open, and what is fetched beside it
 //! - `tails`: which kinds of files are read from their end; learned
 
+mod disk;
 mod fetch;
 mod filling;
 mod flight;
@@ -30,12 +32,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use self::disk::DiskTier;
 use self::fetch::{BLOCK_BYTES, Fetcher, Shape};
 use self::flight::{FlightOf, Owner};
 use self::in_flight::InFlight;
 use self::tails::Tails;
 use self::window::{Plan, Streams, WindowLimits};
-use crate::cache::MemoryCache;
+use crate::cache::{DiskCache, MemoryCache, WriteBehind};
 use crate::config::ReadLimits;
 use crate::memory::{Budget, PagePool};
 use crate::metrics::Metrics;
@@ -82,11 +85,40 @@ struct Engine {
 impl ReadEngine {
     /// An engine with an empty cache. Must be called within a tokio runtime; requests run there.
     pub fn new(store: Arc<dyn ObjectStore>, pages: Arc<PagePool>, limits: ReadLimits, metrics: Arc<Metrics>) -> Self {
+        let cache = MemoryCache::new(limits.cache_bytes);
+        Self::compose(store, pages, limits, metrics, cache, None)
+    }
+
+    /// The same with a disk cache under the one in memory.
+    ///
+    /// # Errors
+    /// No thread can be made for writing to it.
+    pub fn with_disk(
+        store: Arc<dyn ObjectStore>,
+        pages: Arc<PagePool>,
+        limits: ReadLimits,
+        metrics: Arc<Metrics>,
+        disk: DiskCache,
+    ) -> std::io::Result<Self> {
+        let cache = MemoryCache::new(limits.cache_bytes);
+        let behind = WriteBehind::start(cache.clone(), disk, Arc::clone(&metrics))?;
+        Ok(Self::compose(store, pages, limits, metrics, cache, Some(Arc::new(DiskTier::new(behind)))))
+    }
+
+    fn compose(
+        store: Arc<dyn ObjectStore>,
+        pages: Arc<PagePool>,
+        limits: ReadLimits,
+        metrics: Arc<Metrics>,
+        cache: MemoryCache,
+        disk: Option<Arc<DiskTier>>,
+    ) -> Self {
         let request_bytes_max = limits.request_bytes_max.max(BLOCK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
         let limits = ReadLimits { request_bytes_max, ..limits };
         let fetcher = Arc::new(Fetcher {
             store,
-            cache: MemoryCache::new(limits.cache_bytes),
+            cache,
+            disk,
             in_flight: InFlight::new(),
             budget: Budget::new(limits.in_flight_bytes),
             pages,
@@ -110,7 +142,7 @@ impl ReadEngine {
     /// Puts a block that this mount has just published into the cache. `index` counts blocks of
     /// [`PAGE_BYTES`](crate::memory::PAGE_BYTES); `block` begins at the block's first byte and ends at its end or the end of the
     /// object.
-    pub fn admit(&self, version: &ObjectVersion, index: u64, block: Bytes) {
+    pub fn admit(&self, info: &Arc<ObjectInfo>, index: u64, block: Bytes) {
         if block.is_empty() {
             return;
         }
@@ -118,8 +150,16 @@ impl ReadEngine {
         let is_short = block.len() as u64 <= BLOCK_BYTES / 2;
         let block = if is_short { Bytes::copy_from_slice(&block) } else { block };
         let range = ByteRange::of_len(index.saturating_mul(BLOCK_BYTES), block.len() as u64);
-        let id = BlockId { version: version.clone(), index };
+        let id = BlockId { version: info.version.clone(), index };
         self.0.fetcher.cache.insert(id, range, range.start, block);
+        self.0.fetcher.keep_block(info, index);
+    }
+
+    /// Waits until the disk cache, if there is one, has what it was to keep, for `limit` at most. Blocks.
+    pub fn settle_disk(&self, limit: std::time::Duration) {
+        if let Some(disk) = &self.0.fetcher.disk {
+            disk.behind.settle(limit);
+        }
     }
 
     /// Drops what is cached of a version that is known to be gone. Speed only: LRU would drop it in time.

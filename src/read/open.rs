@@ -28,7 +28,10 @@ impl ReadEngine {
     pub async fn open(&self, key: &ObjectKey, known: Option<&ObjectInfo>) -> Result<Reader, StoreError> {
         let owner = Arc::new(Owner::default());
         let believed_size = known.map(|info| info.size_bytes);
-        let at_hand = known.filter(|info| info.size_bytes > 0 && self.0.fetcher.knows_block(info, 0));
+        let at_hand = known.filter(|info| {
+            let fetcher = &self.0.fetcher;
+            info.size_bytes > 0 && (fetcher.knows_block(info, 0) || fetcher.disk_holds_block(info, 0))
+        });
         if let Some(known) = known {
             self.ask_for_tail(known, &owner);
         }

@@ -98,7 +98,7 @@ async fn blocks_of_our_own_publication_are_read_without_a_request() {
     let bench = Bench::new(2 * MIB + 100);
     let reader = bench.reader().await;
     for (index, block) in bench.bytes.chunks(MIB as usize).enumerate() {
-        bench.engine.admit(&reader.info().version, index as u64, Bytes::copy_from_slice(block));
+        bench.engine.admit(&std::sync::Arc::new(reader.info().clone()), index as u64, Bytes::copy_from_slice(block));
     }
     bench.check(&reader, range(0, 3 * MIB)).await;
     assert_eq!(bench.store.memory.requests(crate::metrics::RequestKind::Get), 0);

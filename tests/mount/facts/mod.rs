@@ -4,6 +4,7 @@ mod attributes;
 mod counted;
 mod descriptors;
 mod directories;
+mod disk_cache;
 mod durability;
 mod ends;
 mod faults;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Fact> {
         two_mounts::facts(),
         durability::facts(),
         counted::facts(),
+        disk_cache::facts(),
         faults::facts(),
         limits::facts(),
         ends::facts(),
