@@ -194,7 +194,7 @@ pub struct MountArgs {
     /// How old names and attributes may be, such as 500ms, 10s, 5m or 0 [default: 1s]
     #[arg(long, value_name = "TIME")]
     pub metadata_ttl: Option<String>,
-    /// Memory for cached and unpublished bytes, such as 4GiB [default: a quarter of what there is]
+    /// Memory for cached and unpublished bytes, such as 4GiB [default: a quarter of what there is, half on EC2's memory-optimised types]
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
     /// Directory on a fast local disk that keeps what was read, over restarts too; auto takes the instance store
@@ -206,7 +206,7 @@ pub struct MountArgs {
     /// Size of the first thousand parts of an upload, 5MiB to 512MiB [default: 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub part_size: Option<String>,
-    /// Uploads in flight [default: 32]
+    /// Uploads in flight [default: 16, more where the instance type has the network for them]
     #[arg(long, value_name = "N")]
     pub max_concurrency: Option<usize>,
     /// What to log: error, warn, info, debug or trace, or a filter such as s3mount::store=debug [default: info]

@@ -5,10 +5,10 @@ use std::path::Path;
 use super::{ReadLimits, WriteLimits};
 
 /// The least that works: one window, one part, some cache.
-pub(super) const MEMORY_BYTES_MIN: u64 = 64 << 20;
+pub const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 /// Memory of the machine, or of the cgroup where that is less, in bytes. 2 GiB where nothing tells.
-pub(super) fn present_bytes() -> u64 {
+pub fn present_bytes() -> u64 {
     let machine = read_meminfo(Path::new("/proc/meminfo"));
     let cgroups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let cgroup = cgroups.iter().filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()).min();

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use self::cli::{MountArgs, S3Args};
 pub use self::limits::{AttributeDefaults, CacheDir, DiskCacheConfig, NamespaceLimits, ReadLimits, WriteLimits};
 pub use self::machine::{Machine, Said};
+pub use self::memory::{MEMORY_BYTES_MIN, present_bytes};
 
 /// What is wrong with what was typed; each says cause and remedy in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -257,7 +258,10 @@ fn part_size(text: Option<&str>) -> Result<Option<u64>, ConfigError> {
 }
 
 /// Bucket and prefix of `BUCKET[/PREFIX]` or `s3://BUCKET[/PREFIX]`.
-fn parse_source(source: &str) -> Result<(String, String), ConfigError> {
+///
+/// # Errors
+/// Either cannot be one.
+pub fn parse_source(source: &str) -> Result<(String, String), ConfigError> {
     let source = source.strip_prefix("s3://").unwrap_or(source);
     let (bucket, prefix) = source.split_once('/').unwrap_or((source, ""));
     let letters = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b".-_".contains(&letter);

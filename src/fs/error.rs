@@ -77,6 +77,7 @@ impl From<StoreError> for FsError {
             StoreError::NoSuchBucket(_)
             | StoreError::NoSuchUpload
             | StoreError::Credentials(_)
+            | StoreError::ExpiredCredentials(_)
             | StoreError::WrongRegion(_)
             | StoreError::NotModified
             | StoreError::RangeNotSatisfiable { .. }

@@ -45,6 +45,16 @@ impl Surroundings {
         self.instance.as_ref().ok().map(|(_, instance)| instance.id.as_str())
     }
 
+    /// The instance's region.
+    pub fn region(&self) -> Option<&str> {
+        self.instance.as_ref().ok().map(|(_, instance)| instance.region.as_str())
+    }
+
+    /// Why the metadata service cannot be asked for credentials, if it cannot: a second try would cost another second.
+    pub fn imds_absent(&self) -> Option<String> {
+        self.instance.as_ref().err().map(ToString::to_string)
+    }
+
     /// Where spot notices come from, on a spot instance.
     pub fn spot(&self) -> Option<Arc<Imds>> {
         self.instance.as_ref().ok().filter(|(_, instance)| instance.is_spot).map(|(imds, _)| Arc::clone(imds))

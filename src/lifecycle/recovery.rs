@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Failure;
+use super::instance::Surroundings;
 use super::run::{connect_failure, s3_settings};
 use crate::clock::Clock;
 use crate::config::{S3Config, WriteLimits};
@@ -68,7 +69,7 @@ fn in_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 }
 
 async fn store(s3: &S3Config, bucket: &str) -> Result<Arc<dyn ObjectStore>, Failure> {
-    let settings = s3_settings(s3, bucket, "", false);
+    let settings = s3_settings(s3, bucket, "", false, &Surroundings::look().await);
     connect(&settings, Arc::new(Metrics::default())).await.map_err(|error| connect_failure(&error))
 }
 

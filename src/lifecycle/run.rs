@@ -30,8 +30,10 @@ const READ_AHEAD_KIBIBYTES: u64 = 4096;
 const RETAINED_BYTES_MAX: u64 = 64 << 20;
 
 /// How to reach a bucket, for the store.
-pub fn s3_settings(s3: &S3Config, bucket: &str, prefix: &str, read_only: bool) -> S3Settings {
+pub fn s3_settings(s3: &S3Config, bucket: &str, prefix: &str, read_only: bool, here: &Surroundings) -> S3Settings {
     S3Settings {
+        instance_region: here.region().map(str::to_owned),
+        imds_absent: here.imds_absent(),
         prefix: prefix.to_owned(),
         endpoint_url: s3.endpoint_url.clone(),
         region: s3.region.clone(),
@@ -126,7 +128,7 @@ async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Opti
         "limits"
     );
     let config = &config;
-    let settings = s3_settings(&config.s3, &config.bucket, &config.prefix, config.read_only);
+    let settings = s3_settings(&config.s3, &config.bucket, &config.prefix, config.read_only, &here);
     let store = connect(&settings, Arc::clone(&metrics)).await.map_err(|error| connect_failure(&error))?;
     let warnings = shortcomings(store.capabilities());
     for warning in &warnings {
@@ -208,7 +210,7 @@ fn shortcomings(capabilities: StoreCapabilities) -> Vec<String> {
 }
 
 /// Major and minor version of the running kernel.
-fn kernel_version() -> Option<(u32, u32)> {
+pub(super) fn kernel_version() -> Option<(u32, u32)> {
     let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let mut numbers = text.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

@@ -58,6 +58,8 @@ struct Attempts<'a> {
     failures: u32,
     /// Some try may have happened all the same.
     is_in_doubt: bool,
+    /// It was repeated with new credentials.
+    is_renewed: bool,
 }
 
 /// What a look at the object told.
@@ -76,7 +78,16 @@ impl RetryStore {
 
     fn attempts<'a>(&'a self, kind: RequestKind, name: &'a str, moved_bytes: u64) -> Attempts<'a> {
         let limits = self.policy.limits(kind, moved_bytes);
-        Attempts { store: self, kind, name, limits, began: self.clock.now(), failures: 0, is_in_doubt: false }
+        Attempts {
+            store: self,
+            kind,
+            name,
+            limits,
+            began: self.clock.now(),
+            failures: 0,
+            is_in_doubt: false,
+            is_renewed: false,
+        }
     }
 
     /// Calls until it succeeds or there is no more use or time: for what may be done twice without harm.
@@ -132,6 +143,12 @@ impl Attempts<'_> {
 
     /// Waits for the next try, or gives the error with which the call ends.
     async fn pause(&mut self, error: StoreError) -> StoreResult<()> {
+        if matches!(error, StoreError::ExpiredCredentials(_)) && !self.is_renewed {
+            self.is_renewed = true;
+            tracing::info!("{} {}: {error}; it is repeated with new ones", self.kind.name(), self.name);
+            self.store.metrics.add(Counter::Retries, 1);
+            return Ok(());
+        }
         let elapsed = self.elapsed();
         let course = Course { limits: self.limits, elapsed, failures: self.failures };
         let Decision::AskAgainAfter(backoff) = self.store.policy.decide(&error, course, fastrand::f64()) else {

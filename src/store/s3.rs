@@ -9,10 +9,13 @@ mod body;
 mod check;
 mod client;
 mod connect;
+mod credentials;
 mod date;
 mod errors;
+mod examine;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -23,9 +26,13 @@ use aws_sdk_s3::types::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use self::client::Access;
 pub use self::connect::{ConnectError, S3Settings, connect};
+pub use self::credentials::CredentialsTold;
+use self::credentials::Renewing;
 use self::date::AnswerDate;
 use self::errors::{Asked, Refusal, classify, store_error};
+pub use self::examine::{Examination, examine};
 use super::checksum::Crc64;
 use super::{
     CompleteRequest, CopyRequest, Fingerprint, GetRange, GetRequest, GetResponse, KEYS_PER_REQUEST_MAX, ListPage,
@@ -36,14 +43,20 @@ use crate::clock::Clock;
 use crate::metrics::RequestKind;
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectMetadata, ObjectVersion};
 
+/// Refusals without a code are laid to the clock for so long after that was noticed: their requests were on their way.
+const SKEW_GRACE: Duration = Duration::from_secs(30);
+
 /// A bucket behind the SDK.
 #[derive(Clone, Debug)]
 pub struct S3Store {
     client: Client,
+    credentials: Option<Renewing>,
     bucket: Arc<str>,
     clock: Clock,
     /// Uploads are declared to have a CRC-64/NVME, and Complete names that of the whole.
     sums_up_uploads: bool,
+    /// When it was first noticed, and told, that the clock is wrong.
+    skew_noticed: Arc<OnceLock<Instant>>,
 }
 
 /// The header values of a condition: If-Match and If-None-Match.
@@ -71,8 +84,9 @@ fn combined_checksum(parts: &[UploadedPart]) -> Option<Crc64> {
 }
 
 impl S3Store {
-    fn new(client: Client, bucket: &str, clock: Clock) -> Self {
-        Self { client, bucket: bucket.into(), clock, sums_up_uploads: true }
+    fn new(access: Access, bucket: &str, clock: Clock) -> Self {
+        let Access { client, credentials } = access;
+        Self { client, credentials, bucket: bucket.into(), clock, sums_up_uploads: true, skew_noticed: Arc::default() }
     }
 
     /// For a server that sums up copied parts wrongly: an object with a wrong checksum is one that other programs
@@ -86,7 +100,20 @@ impl S3Store {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        move |error| store_error(Asked { kind, bucket: &self.bucket }, &error)
+        move |error| {
+            let told = store_error(Asked { kind, bucket: &self.bucket }, &error);
+            if let (StoreError::ExpiredCredentials(_), Some(credentials)) = (&told, &self.credentials) {
+                credentials.refused();
+            }
+            // The SDK measures the difference by each answer and signs the next request with S3's time.
+            let Some(skew) = errors::skew(&error, self.clock.wall()) else { return told };
+            let now = self.clock.now();
+            let noticed = *self.skew_noticed.get_or_init(|| {
+                tracing::warn!("{skew}");
+                now
+            });
+            if now.saturating_duration_since(noticed) < SKEW_GRACE { skew } else { told }
+        }
     }
 
     /// What we know of an object that we have just written. Its time is the server's when it answered (a later HEAD may

@@ -5,9 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_s3::Client;
-
-use super::client::Endpoint;
+use super::client::{Access, Endpoint};
 use super::connect::{ConnectError, S3Settings};
 use super::{S3Store, errors};
 use crate::clock::Clock;
@@ -22,12 +20,12 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(15);
 
 /// `None` if the bucket answers as it should; `Some` is the region in which it is.
 pub(super) async fn check_bucket(
-    client: &Client,
+    access: &Access,
     settings: &S3Settings,
     endpoint: &Endpoint,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<String>, ConnectError> {
-    let store = S3Store::new(client.clone(), &settings.bucket, Clock::system());
+    let store = S3Store::new(access.clone(), &settings.bucket, Clock::system());
     let store = MeasuredStore::new(Arc::new(store), Arc::clone(metrics), Clock::system());
     let policy = RetryPolicy { attempts_max: CHECK_ATTEMPTS_MAX, deadline: CHECK_DEADLINE, ..settings.retry };
     let store = RetryStore::new(Arc::new(store), policy, Arc::clone(metrics));
@@ -36,11 +34,11 @@ pub(super) async fn check_bucket(
     if let StoreError::WrongRegion(told) = error {
         let region = match told {
             Some(region) => Some(region),
-            None => region_of_bucket(client, settings, metrics).await,
+            None => region_of_bucket(&access.client, settings, metrics).await,
         };
         let region = region.ok_or_else(|| ConnectError::WrongRegion {
             bucket: settings.bucket.clone(),
-            region: client.config().region().map(ToString::to_string).unwrap_or_default(),
+            region: access.client.config().region().map(ToString::to_string).unwrap_or_default(),
         })?;
         return Ok(Some(region));
     }
@@ -48,7 +46,11 @@ pub(super) async fn check_bucket(
 }
 
 /// HeadBucket tells the region even where it refuses all else.
-async fn region_of_bucket(client: &Client, settings: &S3Settings, metrics: &Metrics) -> Option<String> {
+pub(super) async fn region_of_bucket(
+    client: &aws_sdk_s3::Client,
+    settings: &S3Settings,
+    metrics: &Metrics,
+) -> Option<String> {
     metrics.request(RequestKind::HeadBucket);
     match client.head_bucket().bucket(&settings.bucket).send().await {
         Ok(output) => output.bucket_region().map(str::to_owned),
@@ -74,7 +76,9 @@ fn explain(error: StoreError, settings: &S3Settings, endpoint: &Endpoint) -> Con
             };
             ConnectError::AccessDenied { bucket, action, detail, remedy }
         }
-        StoreError::Credentials(detail) => ConnectError::Credentials(first_line(&detail)),
+        StoreError::Credentials(detail) | StoreError::ExpiredCredentials(detail) => {
+            ConnectError::Credentials(first_line(&detail))
+        }
         StoreError::Transient(detail) | StoreError::Deadline(detail)
             if detail.starts_with(errors::CREDENTIALS_AWAY) =>
         {

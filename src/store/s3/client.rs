@@ -1,16 +1,15 @@
 //! How an S3 client of the SDK is made: endpoint, region, credentials, connections.
 //!
-//! Reads the environment and the AWS configuration files; sends nothing but the question to IMDS for the region.
-//! Credentials are renewed by the SDK while the mount lives. A plain http endpoint never touches certificates, so that
-//! an odd SSL_CERT_FILE or AWS_CA_BUNDLE cannot break it.
+//! Reads the environment and the AWS configuration files; sends nothing. Credentials are renewed while the mount lives
+//! (`credentials.rs`). A plain http endpoint never touches certificates, so that an odd SSL_CERT_FILE or AWS_CA_BUNDLE
+//! cannot break it.
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
-use aws_config::default_provider::region::DefaultRegionChain;
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::identity::IdentityCache;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -24,15 +23,13 @@ use aws_smithy_http_client::{Builder, Connector};
 use base64::Engine as _;
 
 use super::connect::{ConnectError, S3Settings};
+use super::credentials::Renewing;
 
 /// S3 answers a connection within milliseconds; a lost SYN is sent again after one second and after three.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
 
 /// Idle connections are dropped before S3 does so (it waits about 20 s), lest a request meet a closed one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// IMDS answers within milliseconds where there is one.
-const IMDS_REGION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +79,11 @@ impl Endpoint {
         self.url.as_deref().unwrap_or("S3")
     }
 
+    /// The host, if it was named.
+    pub(super) fn host_name(&self) -> Option<String> {
+        host_of(self.url.as_deref()?.split_once("://")?.1).map(str::to_owned)
+    }
+
     /// " at URL", or nothing for AWS.
     pub(super) fn place(&self) -> String {
         self.url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default()
@@ -99,8 +101,8 @@ fn host_of(rest: &str) -> Option<&str> {
     (!host.is_empty() && !host.contains(char::is_whitespace)).then_some(host)
 }
 
-/// The region that somebody names: the settings, the environment, the profile, IMDS. `None`: to be learned from the
-/// bucket. An endpoint that is not AWS seldom cares, so IMDS is not asked for one.
+/// The region that somebody names: the settings, the environment, the profile, the instance. `None`: to be learned from
+/// the bucket. An endpoint that is not AWS knows nothing of the instance's region.
 pub(super) async fn named_region(settings: &S3Settings, endpoint: &Endpoint) -> Option<String> {
     if let Some(region) = settings.region.clone().filter(|region| !region.is_empty()) {
         return Some(region);
@@ -109,19 +111,19 @@ pub(super) async fn named_region(settings: &S3Settings, endpoint: &Endpoint) -> 
     if let Some(region) = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")) {
         return Some(region);
     }
-    if endpoint.is_aws() {
-        let mut chain = DefaultRegionChain::builder();
-        if let Some(profile) = &settings.profile {
-            chain = chain.profile_name(profile);
-        }
-        let region = tokio::time::timeout(IMDS_REGION_TIMEOUT, chain.build().region()).await.ok().flatten();
-        return region.map(|region| region.to_string());
-    }
     let mut profile = aws_config::profile::region::Builder::default();
     if let Some(name) = &settings.profile {
         profile = profile.profile_name(name);
     }
-    aws_config::meta::region::ProvideRegion::region(&profile.build()).await.map(|region| region.to_string())
+    let profile = aws_config::meta::region::ProvideRegion::region(&profile.build()).await.map(|it| it.to_string());
+    profile.or_else(|| settings.instance_region.clone().filter(|_| endpoint.is_aws()))
+}
+
+/// A client with those who sign its requests; nobody does for a public bucket. Clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    pub(super) client: Client,
+    pub(super) credentials: Option<Renewing>,
 }
 
 /// A client for `region`, with credentials of the environment, the profile or the instance.
@@ -129,18 +131,18 @@ pub(super) async fn build_client(
     settings: &S3Settings,
     endpoint: &Endpoint,
     region: &str,
-) -> Result<Client, ConnectError> {
+) -> Result<Access, ConnectError> {
     let http = http_client(endpoint, settings.max_concurrency)?;
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.to_owned()));
     if let Some(profile) = &settings.profile {
         loader = loader.profile_name(profile);
     }
-    if settings.no_sign_request {
-        loader = loader.no_credentials();
-    } else if settings.profile.is_none() && has_keys_in_environment() {
-        // What the default chain would choose too, without the https client that its other links need.
-        loader = loader.credentials_provider(EnvironmentVariableCredentialsProvider::new());
-    }
+    let credentials = (!settings.no_sign_request).then(|| Renewing::new(settings, region));
+    loader = match &credentials {
+        None => loader.no_credentials(),
+        // They are cached and renewed behind the provider, so that those that S3 refuses can be dropped.
+        Some(credentials) => loader.credentials_provider(credentials.clone()).identity_cache(IdentityCache::no_cache()),
+    };
     let shared = loader.load().await;
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .http_client(http)
@@ -160,12 +162,7 @@ pub(super) async fn build_client(
     if endpoint.is_path_style {
         config = config.force_path_style(true);
     }
-    Ok(Client::from_conf(config.build()))
-}
-
-fn has_keys_in_environment() -> bool {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    is_set("AWS_ACCESS_KEY_ID") && is_set("AWS_SECRET_ACCESS_KEY")
+    Ok(Access { client: Client::from_conf(config.build()), credentials })
 }
 
 fn http_client(endpoint: &Endpoint, idle_max: usize) -> Result<SharedHttpClient, ConnectError> {

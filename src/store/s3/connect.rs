@@ -16,7 +16,7 @@ use crate::store::retry::{RetryPolicy, RetryStore};
 use crate::store::{ObjectStore, StoreCapabilities, probe};
 
 /// Where the guess begins when nobody names a region; also what S3-compatible servers expect by default.
-const REGION_DEFAULT: &str = "us-east-1";
+pub(super) const REGION_DEFAULT: &str = "us-east-1";
 
 /// Which bucket to use, and how to get at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +27,12 @@ pub struct S3Settings {
     pub prefix: String,
     /// `http://…` or `https://…`; else AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile, AWS.
     pub endpoint_url: Option<String>,
-    /// Region; else AWS_REGION, AWS_DEFAULT_REGION, the profile, IMDSv2, the bucket's own.
+    /// Region; else AWS_REGION, AWS_DEFAULT_REGION, the profile, the instance's, the bucket's own.
     pub region: Option<String>,
+    /// The region of the instance that we run on, if it is one.
+    pub instance_region: Option<String>,
+    /// Why the instance metadata service is not asked for credentials; `None` asks it after all other sources.
+    pub imds_absent: Option<String>,
     /// Profile in the AWS configuration files; else AWS_PROFILE, `default`.
     pub profile: Option<String>,
     /// Requests are not signed: public buckets only.
@@ -51,6 +55,8 @@ impl S3Settings {
             prefix: String::new(),
             endpoint_url: None,
             region: None,
+            instance_region: None,
+            imds_absent: None,
             profile: None,
             no_sign_request: false,
             force_path_style: false,
@@ -134,9 +140,9 @@ pub async fn connect(settings: &S3Settings, metrics: Arc<Metrics>) -> Result<Arc
     let endpoint = Endpoint::of(settings)?;
     let named = named_region(settings, &endpoint).await;
     let region = named.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned());
-    let client = build_client(settings, &endpoint, &region).await?;
-    let client = match check_bucket(&client, settings, &endpoint, &metrics).await? {
-        None => client,
+    let access = build_client(settings, &endpoint, &region).await?;
+    let access = match check_bucket(&access, settings, &endpoint, &metrics).await? {
+        None => access,
         Some(right) if right == region => {
             return Err(ConnectError::WrongRegion { bucket: settings.bucket.clone(), region });
         }
@@ -144,14 +150,14 @@ pub async fn connect(settings: &S3Settings, metrics: Arc<Metrics>) -> Result<Arc
             if named.is_some() {
                 tracing::warn!("bucket {} is in region {right}, not in {region}: using {right}", settings.bucket);
             }
-            let client = build_client(settings, &endpoint, &right).await?;
-            if check_bucket(&client, settings, &endpoint, &metrics).await?.is_some() {
+            let access = build_client(settings, &endpoint, &right).await?;
+            if check_bucket(&access, settings, &endpoint, &metrics).await?.is_some() {
                 return Err(ConnectError::WrongRegion { bucket: settings.bucket.clone(), region: right });
             }
-            client
+            access
         }
     };
-    let plain = S3Store::new(client, &settings.bucket, clock.clone());
+    let plain = S3Store::new(access, &settings.bucket, clock.clone());
     let measured = |store: S3Store| -> Arc<dyn ObjectStore> {
         Arc::new(MeasuredStore::new(Arc::new(store), Arc::clone(&metrics), clock.clone()))
     };

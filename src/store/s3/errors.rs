@@ -4,18 +4,44 @@
 //! an error (Complete, CopyObject) and a HEAD carries no code.
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::answers;
 use crate::metrics::RequestKind;
 use crate::store::StoreError;
 
 /// How the error begins when those who give credentials do not answer: worth a repeat in a mount that has worked, and
 /// told as missing credentials to one that begins.
 pub(super) const CREDENTIALS_AWAY: &str = "credentials: ";
+
+/// The code by which S3 says that a request is dated more than fifteen minutes off.
+const SKEWED: &str = "RequestTimeTooSkewed";
+
+/// S3 refuses what is dated further off.
+const SKEW_MAX: Duration = Duration::from_secs(900);
+
+/// The refusal, if it is one of our clock. A HEAD is refused without a code: then the Date of the answer tells.
+pub(super) fn skew<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, now: SystemTime) -> Option<StoreError> {
+    let SdkError::ServiceError(service) = error else { return None };
+    let code = service.err().meta().code();
+    let is_bare = code.is_none_or(|code| code == "Forbidden") && service.raw().status().as_u16() == 403;
+    let date = service.raw().headers().get("date");
+    let date = answers::time(&DateTime::from_str(date?, DateTimeFormat::HttpDate).ok()?);
+    let off = date.duration_since(now).unwrap_or_else(|early| early.duration());
+    let is_skew = code == Some(SKEWED) || (is_bare && off > SKEW_MAX);
+    is_skew.then(|| skewed(&format!("by {} s", off.as_secs())))
+}
+
+fn skewed(detail: &str) -> StoreError {
+    StoreError::Transient(format!(
+        "the clock of this machine is wrong ({detail}): set it, with chrony and the time server 169.254.169.123 on EC2"
+    ))
+}
 
 /// What was asked of which bucket: an error names it.
 #[derive(Clone, Copy, Debug)]
@@ -147,13 +173,11 @@ pub(super) fn classify(asked: Asked<'_>, refusal: Refusal<'_>) -> StoreError {
         "NoSuchUpload" => StoreError::NoSuchUpload,
         "NoSuchKey" | "NoSuchVersion" => StoreError::NotFound,
         "InvalidObjectState" => StoreError::Archived,
-        "ExpiredToken"
-        | "ExpiredTokenException"
-        | "InvalidAccessKeyId"
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => StoreError::ExpiredCredentials(detail),
+        "InvalidAccessKeyId"
         | "InvalidToken"
         | "InvalidSecurity"
         | "SignatureDoesNotMatch"
-        | "TokenRefreshRequired"
         | "UnrecognizedClientException"
         | "NotSignedUp" => StoreError::Credentials(detail),
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => denied(asked, detail),
@@ -195,11 +219,11 @@ pub(super) fn classify(asked: Asked<'_>, refusal: Refusal<'_>) -> StoreError {
         | "TooManyRequests"
         | "TooManyRequestsException"
         | "BandwidthLimitExceeded" => throttled(refusal, detail),
+        SKEWED => skewed(&detail),
         "InternalError"
         | "InternalFailure"
         | "RequestTimeout"
         | "RequestTimeoutException"
-        | "RequestTimeTooSkewed"
         | "OperationAborted"
         | "XMinioServerNotInitialized" => StoreError::Transient(detail),
         _ => by_status(asked, refusal, detail),
@@ -213,6 +237,8 @@ fn by_status(asked: Asked<'_>, refusal: Refusal<'_>, detail: String) -> StoreErr
         200..=299 => StoreError::Transient(format!("unreadable answer: {detail}")),
         304 => StoreError::NotModified,
         301 | 302 | 307 | 308 => StoreError::WrongRegion(refusal.bucket_region.map(str::to_owned)),
+        // S3's answer to a HEAD with an expired token; nothing else in a HEAD of ours is malformed.
+        400 if asked.kind == RequestKind::Head && refusal.code.is_none() => StoreError::ExpiredCredentials(detail),
         401 => StoreError::Credentials(detail),
         403 => denied(asked, detail),
         404 => match asked.kind {
@@ -290,9 +316,19 @@ mod tests {
 
     #[test]
     fn an_expired_token_is_no_missing_permission() {
-        for (status, code) in [(400, "ExpiredToken"), (403, "InvalidAccessKeyId"), (403, "SignatureDoesNotMatch")] {
+        for (status, code) in [(403, "InvalidAccessKeyId"), (403, "SignatureDoesNotMatch")] {
             assert!(matches!(classify(PUT, coded(status, code)), StoreError::Credentials(_)), "{code}");
         }
+        for refusal in [coded(400, "ExpiredToken"), coded(403, "ExpiredToken"), bare(400)] {
+            assert!(matches!(classify(HEAD, refusal), StoreError::ExpiredCredentials(_)), "{refusal:?}");
+        }
+        assert!(matches!(classify(PUT, bare(400)), StoreError::Fatal(_)));
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_told_with_its_remedy() {
+        let error = classify(PUT, coded(403, "RequestTimeTooSkewed"));
+        assert!(error.is_retryable() && error.to_string().contains("169.254.169.123"), "{error}");
     }
 
     #[test]

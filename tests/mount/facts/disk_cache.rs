@@ -256,6 +256,7 @@ fn two_prefixes_share_a_cache_directory(c: &Context) -> Outcome {
     let how = Mounting {
         prefix: "d".into(),
         options: vec!["--cache-dir".into(), dir.path().display().to_string(), "--cache-size".into(), "64MiB".into()],
+        ..Mounting::default()
     };
     let below = Place::top(Mount::start(&p.mount.server, &p.mount.bucket, &how)?);
     same_bytes(&below.read("f")?, b"content");

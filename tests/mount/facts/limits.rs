@@ -72,7 +72,7 @@ fn a_prefix_is_a_world_of_its_own(c: &Context) -> Outcome {
     for key in ["a/b/f", "a/bc", "a/x", "top"] {
         bucket.put(key, key.as_bytes())?;
     }
-    let how = Mounting { prefix: "a/b".into(), options: Vec::new() };
+    let how = Mounting { prefix: "a/b".into(), ..Mounting::default() };
     let mut p = Place::top(crate::harness::mount::Mount::start(&server, &bucket, &how)?);
     p.prefix = "a/b/".into();
     assert_eq!(p.names("")?, ["f"]);
@@ -89,7 +89,7 @@ fn a_prefix_is_a_world_of_its_own(c: &Context) -> Outcome {
 }
 
 fn a_prefix_that_holds_nothing_is_an_empty_mount(c: &Context) -> Outcome {
-    let p = c.mount_as(&Mounting { prefix: "not/yet".into(), options: Vec::new() })?;
+    let p = c.mount_as(&Mounting { prefix: "not/yet".into(), ..Mounting::default() })?;
     assert_eq!(p.names("")?, Vec::<String>::new());
     p.write("f", "first")?;
     same_bytes(&p.mount.bucket.get("not/yet/f")?.unwrap_or_default(), b"first");

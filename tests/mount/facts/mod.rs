@@ -6,6 +6,7 @@ mod descriptors;
 mod directories;
 mod disk_cache;
 mod durability;
+mod ec2;
 mod ends;
 mod faults;
 mod files;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Fact> {
         faults::facts(),
         limits::facts(),
         ends::facts(),
+        ec2::facts(),
         large::facts(),
         tools::facts(),
     ]

@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod facts;
+pub mod imds;
 pub mod mount;
 pub mod outcome;
 pub mod place;

@@ -33,6 +33,7 @@ pub struct Mount {
     pub home: PathBuf,
     prefix: String,
     options: Vec<String>,
+    environment: Vec<(String, Option<String>)>,
     child: Mutex<Option<Child>>,
     _scratch: Arc<tempfile::TempDir>,
 }
@@ -44,12 +45,21 @@ pub struct Mounting {
     pub prefix: String,
     /// Further arguments.
     pub options: Vec<String>,
+    /// Variables of the daemon's environment that are set, or taken away.
+    pub environment: Vec<(String, Option<String>)>,
 }
 
 impl Mounting {
     /// With these arguments.
     pub fn with(options: &[&str]) -> Self {
-        Self { prefix: String::new(), options: options.iter().map(|&o| o.to_owned()).collect() }
+        Self { options: options.iter().map(|&o| o.to_owned()).collect(), ..Self::default() }
+    }
+
+    /// With this variable, or without it.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: Option<&str>) -> Self {
+        self.environment.push((name.to_owned(), value.map(str::to_owned)));
+        self
     }
 }
 
@@ -80,6 +90,7 @@ impl Mount {
             home,
             prefix: how.prefix.clone(),
             options: how.options.clone(),
+            environment: how.environment.clone(),
             child: Mutex::new(None),
             _scratch: scratch,
         });
@@ -98,7 +109,23 @@ impl Mount {
 
     /// The program with this mount's environment: nothing of the suite's own but PATH.
     pub fn program(&self) -> Command {
-        program(&self.home)
+        self.program_with(&self.environment)
+    }
+
+    /// The program with this mount's home and the variables of another.
+    pub fn program_of(&self, how: &Mounting) -> Command {
+        self.program_with(&how.environment)
+    }
+
+    fn program_with(&self, environment: &[(String, Option<String>)]) -> Command {
+        let mut command = program(&self.home);
+        for (name, value) in environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
     }
 
     fn start_daemon(&self) -> Outcome {

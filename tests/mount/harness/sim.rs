@@ -22,6 +22,10 @@ pub struct Faults {
     pub ignore_conditions: bool,
     /// Operations that are answered 403.
     pub denied: &'static [&'static str],
+    /// Access keys that are answered 400 ExpiredToken.
+    pub expired_keys: Vec<String>,
+    /// How far its clock is ahead of the machine's.
+    pub clock_ahead_seconds: i64,
     /// Time to the first byte.
     pub first_byte_milliseconds: u32,
     /// Bandwidth of a connection; 0 is unbounded.
@@ -86,6 +90,8 @@ impl Sim {
                 stall: faults.stall,
                 wrong_checksum: 0.0,
                 ignore_conditions: faults.ignore_conditions,
+                expired_keys: faults.expired_keys.clone(),
+                clock_ahead_seconds: faults.clock_ahead_seconds,
                 denied: faults.denied.iter().map(|&operation| operation.to_owned()).collect(),
             },
         });
@@ -99,6 +105,11 @@ impl Sim {
     /// Requests since the counts were reset.
     pub fn counts(&self) -> Counts {
         Counts(self.0.counters().requests)
+    }
+
+    /// The access keys of the requests since, each once.
+    pub fn access_keys(&self) -> std::collections::BTreeSet<String> {
+        self.0.log().into_iter().filter_map(|logged| logged.access_key).collect()
     }
 
     /// Bytes of bodies that it sent since.

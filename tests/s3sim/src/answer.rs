@@ -29,6 +29,11 @@ pub const PRECONDITION_FAILED: Refusal =
     Refusal(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold");
 /// Not allowed.
 pub const ACCESS_DENIED: Refusal = Refusal(403, "AccessDenied", "Access Denied");
+/// The session token has expired.
+pub const EXPIRED_TOKEN: Refusal = Refusal(400, "ExpiredToken", "The provided token has expired.");
+/// The request is dated too far off.
+pub const TIME_TOO_SKEWED: Refusal =
+    Refusal(403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.");
 /// Too many requests.
 pub const SLOW_DOWN: Refusal = Refusal(503, "SlowDown", "Please reduce your request rate.");
 /// Our fault.

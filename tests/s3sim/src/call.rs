@@ -1,6 +1,7 @@
 //! One request, understood: which operation on which key, with which headers, and its body.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -100,6 +101,27 @@ impl Call {
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The access key of `Authorization: AWS4-HMAC-SHA256 Credential=KEY/DATE/...`.
+    pub fn access_key(&self) -> Option<&str> {
+        self.header("authorization")?.split_once("Credential=")?.1.split('/').next()
+    }
+
+    /// When it was signed: `x-amz-date: 20261125T220717Z`.
+    pub fn signed_at(&self) -> Option<SystemTime> {
+        let text = self.header("x-amz-date").filter(|text| text.len() == 16 && text.is_ascii())?;
+        let (date, time) = text.split_once('T')?;
+        let spelled = format!(
+            "{}-{}-{}T{}:{}:{}",
+            date.get(..4)?,
+            date.get(4..6)?,
+            date.get(6..)?,
+            time.get(..2)?,
+            time.get(2..4)?,
+            time.get(4..)?
+        );
+        humantime::parse_rfc3339(&spelled).ok()
     }
 
     /// The body as text.

@@ -89,15 +89,18 @@ impl Endpoint {
             operation: operation.to_owned(),
             key: call.key.clone(),
             range: call.header("range").map(str::to_owned),
+            access_key: call.access_key().map(str::to_owned),
             status: 0,
             bytes: 0,
         };
         let fate = self.shaping.fate(operation);
+        // Who signed, and when, is looked at before the body comes, as S3 does it.
+        let doubt = self.shaping.doubt(&call);
         let body = self.receive(incoming).await?;
         let received: u64 = body.iter().map(|chunk| chunk.len() as u64).sum();
         tokio::time::sleep(self.shaping.first_byte(operation)).await;
         let early = !fate.after_effect;
-        let refused = early.then(|| refusal(fate)).flatten();
+        let refused = early.then(|| refusal(fate)).flatten().or(doubt);
         if early && fate.reset {
             self.shaping.count(logged);
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -140,6 +143,7 @@ impl Endpoint {
 
     /// An answer on its way, as its fate has it.
     fn send(&self, mut answer: Answer, fate: Fate, head: bool) -> Response<Body> {
+        answer = answer.with("date", httpdate::fmt_http_date(self.shaping.now()));
         let chunks = std::mem::take(&mut answer.body);
         let len: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         if !head && !answer.headers.iter().any(|(name, _)| name == "content-length") && answer.status != 304 {

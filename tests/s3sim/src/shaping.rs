@@ -1,13 +1,19 @@
 //! How the endpoint misbehaves: delays, bandwidth, faults by rate and by script, and what it counts meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::answer::{EXPIRED_TOKEN, Refusal, TIME_TOO_SKEWED};
+use crate::call::Call;
+
 /// Requests that the log keeps.
 const LOG_REQUESTS_MAX: usize = 20_000;
+
+/// S3 refuses what is dated further off.
+const SKEW_MAX: Duration = Duration::from_secs(900);
 
 /// Time to the first byte by kind of request, in milliseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -43,6 +49,10 @@ pub struct Faults {
     pub ignore_conditions: bool,
     /// Operations that are answered 403 AccessDenied.
     pub denied: Vec<String>,
+    /// Access keys that are answered 400 ExpiredToken.
+    pub expired_keys: Vec<String>,
+    /// The clock of the endpoint is so many seconds ahead of the machine's; requests dated over 15 minutes off are refused.
+    pub clock_ahead_seconds: i64,
 }
 
 /// How requests are shaped.
@@ -85,6 +95,8 @@ pub struct Logged {
     pub key: String,
     /// Range header.
     pub range: Option<String>,
+    /// Access key that signed it; none if nobody did.
+    pub access_key: Option<String>,
     /// Status that was answered.
     pub status: u16,
     /// Bytes of the answer's body, or of the request's.
@@ -167,6 +179,31 @@ impl Shaping {
     /// Whether conditions of writes are ignored.
     pub fn ignores_conditions(&self) -> bool {
         self.0.lock().config.faults.ignore_conditions
+    }
+
+    /// What is wrong with who signed a request, or when.
+    pub fn doubt(&self, call: &Call) -> Option<Refusal> {
+        let state = self.0.lock();
+        let faults = &state.config.faults;
+        if call.access_key().is_some_and(|key| faults.expired_keys.iter().any(|expired| expired == key)) {
+            return Some(EXPIRED_TOKEN);
+        }
+        let signed = call.signed_at()?;
+        let off = match self.now_of(faults).duration_since(signed) {
+            Ok(late) => late,
+            Err(early) => early.duration(),
+        };
+        (off > SKEW_MAX).then_some(TIME_TOO_SKEWED)
+    }
+
+    /// What the endpoint takes for the time.
+    pub fn now(&self) -> SystemTime {
+        self.now_of(&self.0.lock().config.faults)
+    }
+
+    fn now_of(&self, faults: &Faults) -> SystemTime {
+        let by = Duration::from_secs(faults.clock_ahead_seconds.unsigned_abs());
+        if faults.clock_ahead_seconds < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
     }
 
     /// Bandwidth of a connection in bytes a second; 0 is unbounded.
