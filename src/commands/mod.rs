@@ -1,5 +1,6 @@
 //! One file per subcommand. Each takes what clap read and gives an exit code; errors are one line on stderr.
 
+mod doctor;
 mod mount;
 mod recover;
 mod status;
@@ -21,6 +22,7 @@ pub fn run() -> ExitCode {
             None => mount::run(cli.mount),
             Some(Command::Unmount(arguments)) => unmount::run(&arguments),
             Some(Command::Status(arguments)) => status::run(&arguments),
+            Some(Command::Doctor(arguments)) => doctor::run(arguments),
             Some(Command::Recover(arguments)) => recover::run(arguments),
         },
     };

@@ -67,6 +67,8 @@ pub enum Command {
     Unmount(UnmountArgs),
     /// Show what a mount is doing
     Status(StatusArgs),
+    /// Look at everything that a mount needs, and say what to do where something is missing
+    Doctor(DoctorArgs),
     /// Bring back bytes that could not be uploaded
     Recover(RecoverArgs),
 }
@@ -86,6 +88,26 @@ pub struct StatusArgs {
     /// Print one JSON object for each mount
     #[arg(long)]
     pub json: bool,
+}
+
+/// `s3mount doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Bucket, bucket and prefix, or s3://BUCKET[/PREFIX]
+    #[arg(value_name = "BUCKET[/PREFIX]")]
+    pub source: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Write nothing into the bucket: what needs writing is not looked at
+    #[arg(long)]
+    pub read_only: bool,
+    /// Where the mounts keep their state
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// How to reach S3
+    #[command(flatten)]
+    pub s3: S3Args,
 }
 
 /// `s3mount recover`.

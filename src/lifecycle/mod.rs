@@ -5,6 +5,7 @@
 
 pub mod daemonize;
 mod disk_cache;
+pub mod doctor;
 pub mod instance;
 pub mod log;
 pub mod place;

@@ -5,6 +5,7 @@ mod counted;
 mod descriptors;
 mod directories;
 mod disk_cache;
+mod doctor;
 mod durability;
 mod ec2;
 mod ends;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Fact> {
         limits::facts(),
         ends::facts(),
         ec2::facts(),
+        doctor::facts(),
         large::facts(),
         tools::facts(),
     ]
