@@ -5,6 +5,7 @@
 //! of the disk is more than a miss and, at most once a minute, a line in the log. Nothing is synced: what a power loss tears is
 //! found by its sum. One lock, `writing`, is held by whoever changes files; reading takes none.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -49,6 +50,8 @@ struct Disk {
     path: PathBuf,
     source: String,
     index: Mutex<Index>,
+    /// Versions that this mount has written.
+    own: Mutex<HashSet<Identity>>,
     writing: Mutex<()>,
     health: Health,
     metrics: Arc<Metrics>,
@@ -74,6 +77,7 @@ impl DiskCache {
             path: path.to_owned(),
             source: source.to_owned(),
             index: Mutex::new(Index::new(limit_bytes)),
+            own: Mutex::default(),
             writing: Mutex::new(()),
             health: Health::new(clock),
             metrics,
@@ -138,6 +142,26 @@ impl DiskCache {
     pub fn holds_block(&self, info: &ObjectInfo, block: u64) -> bool {
         let granules = granules_of_block(block, info.size_bytes);
         granules > 0 && self.0.index.lock().granules(&self.0.identity(info), block) == granules
+    }
+
+    /// Whether all bytes of a version are there. Asks memory alone.
+    pub fn is_whole(&self, info: &ObjectInfo) -> bool {
+        self.0.index.lock().is_whole(&self.0.identity(info))
+    }
+
+    /// Whether all of them were written or checked by this process. Asks memory alone.
+    pub fn is_verified(&self, info: &ObjectInfo) -> bool {
+        self.0.index.lock().is_right(&self.0.identity(info))
+    }
+
+    /// What this mount writes is written again as a rule, and the kernel would go on showing the old: [`DiskCache::whole`] never
+    /// answers this version.
+    pub fn keep_from_kernel(&self, info: &ObjectInfo) {
+        let mut own = self.0.own.lock();
+        if own.len() == OWN_MAX {
+            own.clear();
+        }
+        own.insert(self.0.identity(info));
     }
 
     /// Opens what is there of a version, and has the disk begin with `range`; `None` if nothing of the range is there.
@@ -218,7 +242,7 @@ impl DiskCache {
     /// process. It is not evicted before the answer is dropped.
     pub fn whole(&self, info: &ObjectInfo) -> Option<WholeFile> {
         let identity = self.0.identity(info);
-        if !self.0.index.lock().pin(&identity) {
+        if self.0.own.lock().contains(&identity) || !self.0.index.lock().pin(&identity) {
             return None;
         }
         match self.0.files.data(&identity) {
@@ -234,6 +258,9 @@ impl DiskCache {
         }
     }
 }
+
+/// Versions of its own that a mount remembers at a time: 16 bytes each.
+const OWN_MAX: usize = 1 << 16;
 
 /// How far ahead of a check the disk is asked: enough requests in flight for NVMe to be at its best.
 const READ_AHEAD_BYTES: u64 = 8 << 20;

@@ -243,11 +243,16 @@ impl Index {
         })
     }
 
+    /// Whether a version is whole, and known to this process to be right.
+    pub(super) fn is_right(&self, identity: &Identity) -> bool {
+        self.is_whole(identity)
+            && self.versions.get(identity).is_some_and(|it| it.verified_blocks == it.size_bytes.div_ceil(BLOCK_BYTES))
+    }
+
     /// Keeps a version that is whole and known to be right from being evicted; false if it is not so.
     pub(super) fn pin(&mut self, identity: &Identity) -> bool {
-        let whole = self.is_whole(identity);
+        let right = self.is_right(identity);
         let Some(version) = self.versions.get_mut(identity) else { return false };
-        let right = whole && version.verified_blocks == version.size_bytes.div_ceil(BLOCK_BYTES);
         version.pins += u32::from(right);
         right
     }

@@ -65,6 +65,8 @@ impl Default for ReadLimits {
 pub enum CacheDir {
     /// In this directory.
     At(PathBuf),
+    /// On the disk of the instance itself.
+    InstanceStore,
 }
 
 /// The disk cache.

@@ -244,7 +244,8 @@ fn disk_cache(arguments: &MountArgs) -> Result<Option<DiskCacheConfig>, ConfigEr
     if size_bytes.is_some_and(|bytes| bytes < CACHE_BYTES_MIN) {
         return Err(ConfigError::Value("cache-size".into(), "at least 64MiB".into()));
     }
-    Ok(Some(DiskCacheConfig { dir: CacheDir::At(dir.clone()), size_bytes }))
+    let dir = if dir.as_os_str() == "auto" { CacheDir::InstanceStore } else { CacheDir::At(dir.clone()) };
+    Ok(Some(DiskCacheConfig { dir, size_bytes }))
 }
 
 fn part_size(text: Option<&str>) -> Result<Option<u64>, ConfigError> {
@@ -312,6 +313,18 @@ mod tests {
         assert_eq!(rw, Err(ConfigError::Contradiction("rw", "read-only")));
         let anonymous = config(&["--no-sign-request", "-o", "profile=p"]);
         assert_eq!(anonymous, Err(ConfigError::Contradiction("no-sign-request", "profile")));
+    }
+
+    #[test]
+    fn a_disk_cache_is_asked_for_by_its_directory() {
+        let cache = |words: &[&str]| config(words).map(|config| config.disk_cache);
+        assert_eq!(cache(&[]), Ok(None));
+        let auto = DiskCacheConfig { dir: CacheDir::InstanceStore, size_bytes: Some(1 << 30) };
+        assert_eq!(cache(&["-o", "cache_dir=auto,cache_size=1GiB"]), Ok(Some(auto)));
+        let at = DiskCacheConfig { dir: CacheDir::At("/c".into()), size_bytes: None };
+        assert_eq!(cache(&["--cache-dir", "/c"]), Ok(Some(at)));
+        assert!(cache(&["--cache-size", "1GiB"]).is_err());
+        assert!(cache(&["--cache-dir", "/c", "--cache-size", "1MiB"]).is_err());
     }
 
     #[test]

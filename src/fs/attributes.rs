@@ -126,6 +126,7 @@ impl FileSystem {
         let inode = self.open.acquire(ino);
         let _tree = self.tree.read().await;
         let _order = inode.order.lock().await;
+        self.refuse_if_shown(&inode)?;
         self.settle_for_writing(&inode, size_bytes).await?;
         let writer = self.writer_of(&inode).await?;
         writer.truncate(size_bytes).await?;

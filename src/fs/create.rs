@@ -67,7 +67,7 @@ impl FileSystem {
             view.writer = Some(writer);
             view.settled = true;
         }
-        Ok(self.insert_handle(inode, access, None, false))
+        self.insert_handle(inode, access, None, None)
     }
 
     /// Creates a regular file without opening it (mknod(2)): it is published at once, for no close will follow. The

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -20,6 +20,8 @@ pub(super) struct OpenFile {
     pub(super) inode: InodeUse,
     pub(super) readable: bool,
     pub(super) writable: bool,
+    /// The kernel reads the inode's shown file for this handle.
+    pub(super) shown: AtomicBool,
     /// The handle's own reader, with the generation of the view that it was made for.
     pub(super) reader: Mutex<Option<(u64, Reader)>>,
     /// Who wrote through it.

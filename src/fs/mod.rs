@@ -19,6 +19,7 @@ mod handles;
 mod lookup;
 mod open;
 mod opened;
+mod passthrough;
 mod remove;
 mod rename;
 mod sync;
@@ -26,6 +27,7 @@ mod sync;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -44,6 +46,7 @@ use crate::namespace::{Namespace, NamespaceEvent};
 // What the answers are made of, for the room above.
 pub use crate::namespace::{DirectoryEntry, Node, NodeKind};
 use crate::read::ReadEngine;
+pub use crate::read::WholeFile;
 use crate::types::Ino;
 use crate::write::WriteEngine;
 
@@ -95,6 +98,8 @@ pub struct FileSystem {
     tree: tokio::sync::RwLock<()>,
     open: Arc<OpenInodes>,
     handles: Handles,
+    /// The kernel may be handed files of the disk cache.
+    passthrough: AtomicBool,
     events: mpsc::UnboundedSender<KernelEvent>,
 }
 
@@ -127,6 +132,7 @@ impl FileSystem {
             tree: tokio::sync::RwLock::new(()),
             open,
             handles: Handles::default(),
+            passthrough: AtomicBool::new(false),
             events,
         };
         (Arc::new(fs), receiver)

@@ -6,6 +6,9 @@
 //! A version other than the one that the kernel was told of opens as a new inode: the kernel's size and pages belong to the
 //! inode, and would be those of the old one (docs/decisions/0004).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -13,13 +16,13 @@ use super::FileSystem;
 use super::data::VIEW_MOVES_MAX;
 use super::error::{FsError, FsResult};
 use super::handles::OpenFile;
-use super::opened::{InodeUse, OpenInode, View};
+use super::opened::{InodeUse, OpenInode, Shown, View};
 use crate::memory::PAGE_BYTES;
 use crate::metrics::Gauge;
 use crate::namespace::NodeKind;
-use crate::read::Reader;
+use crate::read::{Reader, WholeFile};
 use crate::store::StoreError;
-use crate::types::{ByteRange, FileHandle, Ino, ObjectInfo};
+use crate::types::{ByteRange, FileHandle, Ino, ObjectInfo, ObjectVersion};
 use crate::write::{Base, WriteTarget, Writer};
 
 /// The answer to an open.
@@ -32,6 +35,8 @@ pub struct Opened {
     /// Reads and writes of this handle pass the page cache by (FOPEN_DIRECT_IO): right for write-only handles, which
     /// nobody can map.
     pub direct_io: bool,
+    /// The kernel may read the disk cache's file itself (FOPEN_PASSTHROUGH): see [`FileSystem::shown_file`].
+    pub passthrough: bool,
 }
 
 /// What `flags` of open(2) ask for.
@@ -67,11 +72,12 @@ impl FileSystem {
         let inode = self.open.acquire(ino);
         if access.truncate {
             let _order = inode.order.lock().await;
+            self.refuse_if_shown(&inode)?;
             self.truncate_at_open(&inode).await?;
-            return Ok(self.insert_handle(inode.clone(), access, None, false));
+            return self.insert_handle(inode.clone(), access, None, None);
         }
         for _ in 0..VIEW_MOVES_MAX {
-            if let Some(opened) = self.open_unpublished(&inode, access) {
+            if let Some(opened) = self.open_unpublished(&inode, access)? {
                 return Ok(opened);
             }
             let generation = inode.view.lock().generation;
@@ -83,12 +89,12 @@ impl FileSystem {
     }
 
     /// Opens what a writer of this mount holds, if it holds anything that S3 does not.
-    fn open_unpublished(&self, inode: &InodeUse, access: Access) -> Option<Opened> {
+    fn open_unpublished(&self, inode: &InodeUse, access: Access) -> FsResult<Option<Opened>> {
         let local = {
             let view = inode.view.lock();
             view.unlinked || view.is_dirty()
         };
-        local.then(|| self.insert_handle(inode.clone(), access, None, false))
+        if local { self.insert_handle(inode.clone(), access, None, None).map(Some) } else { Ok(None) }
     }
 
     /// Opens what S3 holds now; `None` if this mount itself moved the view meanwhile. Many may do so at once.
@@ -96,6 +102,8 @@ impl FileSystem {
         let told = self.namespace.peek(inode.ino).and_then(|node| node.info);
         let known = { inode.view.lock().info.clone() }.or_else(|| told.clone());
         let key = self.namespace.key(inode.ino)?;
+        let may_show = !access.writable && self.passthrough.load(Relaxed);
+        let checked = known.as_ref().filter(|_| may_show).and_then(|known| self.read.begin_check(known));
         let reader = match self.read.open(&key, known.as_ref()).await {
             Ok(reader) => reader,
             Err(_) if self.view_moved(inode, generation).await => return Ok(None),
@@ -105,6 +113,10 @@ impl FileSystem {
                 }
                 return Err(error.into());
             }
+        };
+        let whole = match checked {
+            Some(checked) => checked.whole(reader.info()).await,
+            None => None,
         };
         let info = reader.info();
         {
@@ -129,7 +141,7 @@ impl FileSystem {
         }
         self.namespace.learned(inode.ino, info);
         let keep_cache = self.namespace.opened_version(inode.ino, &info.version);
-        Ok(Some(self.insert_handle(inode.clone(), access, Some(reader), keep_cache)))
+        self.insert_handle(inode.clone(), access, Some((reader, keep_cache)), whole).map(Some)
     }
 
     /// O_TRUNC: whatever the file held is not wanted, so nothing is asked of S3.
@@ -154,29 +166,56 @@ impl FileSystem {
         Ok(())
     }
 
+    /// Makes a handle; `reader` is that of what was opened, with whether the kernel's pages are of the same version, and `whole`
+    /// the same for the kernel to read itself, which it does for all handles of an inode or for none (`fs/fuse/iomode.c`).
+    ///
+    /// # Errors
+    /// `Stale` where the kernel reads another content for the inode's handles: the name leads to a new inode then.
     pub(super) fn insert_handle(
         &self,
         inode: InodeUse,
         access: Access,
-        reader: Option<Reader>,
-        keep_cache: bool,
-    ) -> Opened {
-        let generation = {
+        reader: Option<(Reader, bool)>,
+        whole: Option<WholeFile>,
+    ) -> FsResult<Opened> {
+        let keep_cache = reader.as_ref().is_some_and(|(_, keep_cache)| *keep_cache);
+        let (generation, shown) = {
             let mut view = inode.view.lock();
+            let same = |version: &ObjectVersion| view.info.as_ref().is_some_and(|info| info.version == *version);
+            let may_show = !access.writable && !view.is_dirty();
+            let shown = match (&view.shown, whole) {
+                (Some(shown), _) if may_show && same(&shown.version) => true,
+                (Some(_), _) => {
+                    drop(view);
+                    self.refuse_if_shown(&inode)?;
+                    return Err(FsError::Stale);
+                }
+                (None, Some(whole)) if may_show && view.handles == 0 && reader.is_some() => {
+                    let version = view.info.as_ref().map(|info| info.version.clone());
+                    view.shown = version.map(|version| Shown { file: Arc::new(whole), version, handles: 0 });
+                    view.shown.is_some()
+                }
+                (None, _) => false,
+            };
+            if let Some(it) = &mut view.shown {
+                it.handles += usize::from(shown);
+            }
             view.settled = true;
             view.handles += 1;
             view.write_handles += usize::from(access.writable);
-            view.generation
+            (view.generation, shown)
         };
         self.metrics.shift(Gauge::OpenHandles, 1);
         let file = OpenFile {
             inode,
             readable: access.readable,
             writable: access.writable,
-            reader: Mutex::new(reader.map(|reader| (generation, reader))),
+            shown: AtomicBool::new(shown),
+            reader: Mutex::new(reader.map(|(reader, _)| (generation, reader))),
             writers: Mutex::default(),
         };
-        Opened { handle: self.handles.insert_file(file), keep_cache, direct_io: !access.readable }
+        let handle = self.handles.insert_file(file);
+        Ok(Opened { handle, keep_cache, direct_io: !access.readable, passthrough: shown })
     }
 
     /// The inode's writer, made when the first byte, size or attribute is written.

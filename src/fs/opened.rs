@@ -10,8 +10,18 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::namespace::Namespace;
-use crate::types::{Ino, ObjectInfo};
+use crate::read::WholeFile;
+use crate::types::{Ino, ObjectInfo, ObjectVersion};
 use crate::write::Writer;
+
+/// A file of the disk cache that the kernel reads itself (FUSE passthrough) for every handle of an inode. While there is one, the
+/// inode's content does not change: who would change it gets a new inode.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) file: Arc<WholeFile>,
+    pub(super) version: ObjectVersion,
+    pub(super) handles: usize,
+}
 
 /// The content that all handles of an inode see.
 #[derive(Debug, Default)]
@@ -30,6 +40,8 @@ pub(super) struct View {
     pub(super) write_handles: usize,
     /// Handles in all.
     pub(super) handles: usize,
+    /// What the kernel reads itself. Then all handles are of it.
+    pub(super) shown: Option<Shown>,
     /// The name is gone; nothing is published any more, and the object goes with the last handle.
     pub(super) unlinked: bool,
     /// The object of the unlinked inode is still in S3 and is deleted at the last close.
@@ -42,6 +54,25 @@ impl View {
         self.info = info;
         self.settled = true;
         self.generation += 1;
+    }
+
+    /// A handle is gone.
+    pub(super) fn leave(&mut self, writable: bool, shown: bool) {
+        self.handles -= 1;
+        self.write_handles -= usize::from(writable);
+        if shown {
+            self.leave_shown();
+        }
+    }
+
+    /// A handle that the kernel was to read itself is none of these any more.
+    pub(super) fn leave_shown(&mut self) {
+        if let Some(shown) = &mut self.shown {
+            shown.handles -= 1;
+            if shown.handles == 0 {
+                self.shown = None;
+            }
+        }
     }
 
     /// Present length in bytes; `None` if neither a writer nor an object says.

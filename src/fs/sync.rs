@@ -5,6 +5,7 @@
 //! and fsync; what is unpublished at the last release is kept for recovery where flush has failed, and published otherwise.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -119,8 +120,7 @@ impl FileSystem {
             // A file that was only read is let go at once.
             let mut view = inode.view.lock();
             if view.writer.is_none() && !view.unlinked {
-                view.handles -= 1;
-                view.write_handles -= usize::from(file.writable);
+                view.leave(file.writable, file.shown.load(Relaxed));
                 return;
             }
         }
@@ -128,8 +128,7 @@ impl FileSystem {
         let _order = inode.order.lock().await;
         let (last_writer, last) = {
             let mut view = inode.view.lock();
-            view.handles -= 1;
-            view.write_handles -= usize::from(file.writable);
+            view.leave(file.writable, file.shown.load(Relaxed));
             (view.write_handles == 0, view.handles == 0)
         };
         if last_writer {

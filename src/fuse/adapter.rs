@@ -27,6 +27,7 @@ use tokio::runtime::Handle;
 
 use super::attr::{file_attr, set_time};
 use super::errno::answer;
+use super::passthrough::Backings;
 use super::reply::{GENERATION, attr, data, empty, entry, handle, ino, names, names_with_attributes, open_flags};
 use super::session::{SessionOptions, negotiate};
 use crate::clock::Clock;
@@ -45,12 +46,13 @@ pub(super) struct Adapter {
     metrics: Arc<Metrics>,
     clock: Clock,
     runtime: Handle,
+    backings: Arc<Backings>,
 }
 
 impl Adapter {
     pub(super) fn new(fs: Arc<FileSystem>, options: SessionOptions, metrics: Arc<Metrics>, runtime: Handle) -> Self {
         let ttl = fs.options().metadata_ttl;
-        Self { fs, options, ttl, metrics, clock: Clock::system(), runtime }
+        Self { fs, options, ttl, metrics, clock: Clock::system(), runtime, backings: Arc::default() }
     }
 
     /// Runs what may wait as a task of its own and records how long it took.
@@ -88,7 +90,8 @@ fn new_file(request: &Request, mode: u32) -> NewFile {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config, self.options);
+        let passthrough = negotiate(config, self.options);
+        self.fs.allow_passthrough(passthrough);
         Ok(())
     }
 
@@ -231,9 +234,10 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let backings = Arc::clone(&self.backings);
         self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
             match fs.open(ino(inode), flags.0).await {
-                Ok(opened) => reply.opened(KernelHandle(opened.handle.0), open_flags(opened)),
+                Ok(opened) => backings.reply(&fs, ino(inode), opened, reply),
                 Err(error) => reply.error(answer("open", &error)),
             }
         });
@@ -347,6 +351,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.backings.release(through);
         self.task(Latency::Sync, self.clock.now(), move |fs| async move {
             fs.release(handle(through)).await;
             reply.ok();

@@ -5,5 +5,6 @@ mod attr;
 mod errno;
 pub mod mount;
 mod notify;
+mod passthrough;
 mod reply;
 pub mod session;

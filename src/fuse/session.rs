@@ -28,20 +28,22 @@ pub struct SessionOptions {
     pub allow_other: bool,
     /// Root is let in beside the owner.
     pub allow_root: bool,
+    /// Files of the disk cache may be read by the kernel itself, where it can.
+    pub passthrough: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
         // 128 in the background: a window of 128 MiB at 1 MiB a request.
-        Self { threads: 4, background_max: 128, allow_other: false, allow_root: false }
+        Self { threads: 4, background_max: 128, allow_other: false, allow_root: false, passthrough: false }
     }
 }
 
 /// Largest request of the kernel in bytes: FUSE_MAX_MAX_PAGES (256) pages of 4 KiB (`fs/fuse/fuse_i.h`).
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
 
-/// Asks the kernel for what serves us, and does without what it has not.
-pub(super) fn negotiate(config: &mut KernelConfig, options: SessionOptions) {
+/// Asks the kernel for what serves us, and does without what it has not. Answers whether it would read files itself.
+pub(super) fn negotiate(config: &mut KernelConfig, options: SessionOptions) -> bool {
     let wanted = [
         InitFlags::FUSE_ASYNC_READ,
         InitFlags::FUSE_BIG_WRITES,
@@ -63,6 +65,10 @@ pub(super) fn negotiate(config: &mut KernelConfig, options: SessionOptions) {
     let _ = config.set_max_write(REQUEST_BYTES_MAX).or_else(|nearest| config.set_max_write(nearest));
     let _ = config.set_max_background(options.background_max);
     let _ = config.set_congestion_threshold(options.background_max / 4 * 3);
+    // Depth 1: the files lie on a file system of a disk, and another one may be stacked over ours.
+    options.passthrough
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+        && config.set_max_stack_depth(1).is_ok()
 }
 
 /// A session that is being served.

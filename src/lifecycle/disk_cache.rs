@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,14 @@ use super::Failure;
 use crate::cache::{DISK_CACHE_BYTES_MIN, DiskCache};
 use crate::clock::Clock;
 use crate::config::{CacheDir, MountConfig};
+use crate::ec2::{Imds, InstanceStore, Roots, instance_stores, mapped_devices};
 use crate::metrics::Metrics;
 
 /// Share of what is free that the cache may take where nothing was said, in percent.
 const FREE_PERCENT: u64 = 80;
+
+/// Below the place where an instance store is mounted.
+const FOLDER: &str = "s3mount-cache";
 
 /// How long a mount that is just ending may keep its cache: what is unmounted is often mounted again at once.
 const LOCK_LIMIT: Duration = Duration::from_secs(15);
@@ -35,8 +39,10 @@ pub(super) async fn open(
     clock: &Clock,
 ) -> Result<Option<DiskCache>, Failure> {
     let Some(wanted) = &config.disk_cache else { return Ok(None) };
-    let CacheDir::At(parent) = &wanted.dir;
-    let parent = std::path::absolute(parent).unwrap_or_else(|_| parent.clone());
+    let parent = match &wanted.dir {
+        CacheDir::At(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.clone()),
+        CacheDir::InstanceStore => instance_store().await?.join(FOLDER),
+    };
     let source = source(config);
     let path = parent.join(directory_name(&config.bucket, &source));
     let shown = path.display();
@@ -78,6 +84,31 @@ pub(super) async fn open(
     Ok(Some(cache))
 }
 
+/// Where the instance's own disk is mounted.
+async fn instance_store() -> Result<PathBuf, Failure> {
+    let mapped = match Imds::of_this_machine() {
+        Ok(imds) => mapped_devices(&imds).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "no block-device mapping");
+            Vec::new()
+        }),
+        Err(_) => Vec::new(),
+    };
+    place_of(&instance_stores(&Roots::default(), &mapped))
+}
+
+fn place_of(stores: &[InstanceStore]) -> Result<PathBuf, Failure> {
+    match stores.first() {
+        Some(InstanceStore { mounted_at: Some(dir), .. }) => Ok(dir.clone()),
+        Some(InstanceStore { device, .. }) => Err(Failure::system(format!(
+            "--cache-dir auto: the instance store /dev/{device} is not mounted: once per start of the instance, mkfs.xfs \
+             /dev/{device} (it is empty then) && mkdir -p /mnt/cache && mount /dev/{device} /mnt/cache"
+        ))),
+        None => Err(Failure::system(
+            "--cache-dir auto: this machine has no instance store: name a directory on a fast local disk with --cache-dir",
+        )),
+    }
+}
+
 /// What tells the objects of this mount from those of others: endpoint, bucket and prefix.
 fn source(config: &MountConfig) -> String {
     format!("{}|{}/{}", config.s3.endpoint_url.as_deref().unwrap_or(""), config.bucket, config.prefix)
@@ -110,6 +141,19 @@ mod tests {
     fn mounts_of_different_sources_have_directories_of_their_own() {
         let names = ["|b/", "|b/p/", "http://127.0.0.1:9|b/"].map(|source| directory_name("b", source));
         assert!(names[0] != names[1] && names[0] != names[2] && names[1] != names[2], "{names:?}");
+    }
+
+    #[test]
+    fn an_instance_store_that_is_not_mounted_is_said_and_never_taken() {
+        let store = |device: &str, at: Option<&str>| InstanceStore {
+            device: device.into(),
+            size_bytes: 1,
+            mounted_at: at.map(PathBuf::from),
+        };
+        assert_eq!(place_of(&[store("nvme1n1", Some("/mnt/fast"))]), Ok(PathBuf::from("/mnt/fast")));
+        let not_mounted = place_of(&[store("nvme1n1", None)]).expect_err("nowhere to write");
+        assert!(not_mounted.line.contains("/dev/nvme1n1 is not mounted"), "{}", not_mounted.line);
+        assert!(place_of(&[]).is_err());
     }
 
     #[test]

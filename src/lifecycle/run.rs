@@ -144,8 +144,12 @@ async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Opti
     };
     let (device, mounted) = mount::mount_fuse(&request).map_err(|error| mount_failure(dir, &error))?;
     let mounted = Arc::new(mounted);
-    let options =
-        SessionOptions { allow_other: config.allow_other, allow_root: config.allow_root, ..SessionOptions::default() };
+    let options = SessionOptions {
+        allow_other: config.allow_other,
+        allow_root: config.allow_root,
+        passthrough: config.disk_cache.is_some(),
+        ..SessionOptions::default()
+    };
     let session = session::serve(device, Arc::clone(&fs), events, options, Arc::clone(&metrics), Handle::current());
     let session = match session {
         Ok(session) => session,

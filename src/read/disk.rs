@@ -123,6 +123,7 @@ impl Fetcher {
     /// Has the disk cache keep a block of a version that this mount has written.
     pub(super) fn keep_block(&self, info: &Arc<ObjectInfo>, index: u64) {
         if let Some(disk) = &self.disk {
+            disk.cache().keep_from_kernel(info);
             disk.behind.offer(info, block_range(index, info.size_bytes));
         }
     }

@@ -10,6 +10,7 @@
 //! - `flight`: one request in its own task, its blocks handed over as they fill
 //! - `filling`: memory that is read while it is being filled
 //! - `disk`: a request's stop at the disk cache
+//! - `shown`: files of the disk cache for the kernel to read itself
 //! - `open`: the one request of an open, and what is fetched beside it
 //! - `tails`: which kinds of files are read from their end; learned
 
@@ -19,6 +20,7 @@ mod filling;
 mod flight;
 mod in_flight;
 mod open;
+mod shown;
 mod tails;
 mod window;
 
@@ -38,6 +40,7 @@ use self::flight::{FlightOf, Owner};
 use self::in_flight::InFlight;
 use self::tails::Tails;
 use self::window::{Plan, Streams, WindowLimits};
+pub use crate::cache::WholeFile;
 use crate::cache::{DiskCache, MemoryCache, WriteBehind};
 use crate::config::ReadLimits;
 use crate::memory::{Budget, PagePool};

@@ -16,6 +16,7 @@ mod limits;
 mod locks;
 mod maps;
 mod names;
+mod passthrough;
 mod ranges;
 pub mod remount;
 mod rename;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Fact> {
         durability::facts(),
         counted::facts(),
         disk_cache::facts(),
+        passthrough::facts(),
         faults::facts(),
         limits::facts(),
         ends::facts(),
