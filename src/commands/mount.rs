@@ -15,7 +15,7 @@ pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
     let usage = |error: anyhow::Error| Failure::usage(format!("{error:#}"));
     let system = |error: anyhow::Error| Failure::system(format!("{error:#}"));
     if config.foreground {
-        log::to_stderr(&config.log_level).map_err(usage)?;
+        log::to_stderr(&config.log_level, config.log_format).map_err(usage)?;
         return run::serve(&config, &dir, &state, None);
     }
     let file = config.log_file.as_deref().map(std::path::absolute).transpose();
@@ -23,7 +23,12 @@ pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
     match daemonize::split().map_err(system)? {
         Side::Parent(waiting) => waiting.wait().map_err(|(code, line)| Failure { code, line }),
         Side::Child(speaking) => {
-            if let Err(error) = log::to_file(&config.log_level, &file) {
+            // Started by a mount unit: what systemd reads stays open, and no file grows beside it.
+            let started = match &config.log_file {
+                None if log::stderr_is_the_journal() => log::to_stderr(&config.log_level, config.log_format),
+                _ => log::to_file(&config.log_level, config.log_format, &file),
+            };
+            if let Err(error) = started {
                 speaking.failed(2, &format!("{error:#}"));
                 std::process::exit(2);
             }

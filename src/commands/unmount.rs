@@ -1,11 +1,14 @@
 //! `s3mount unmount DIR`: waits until everything is in S3, then unmounts.
 
+use std::io::BufReader;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::status::{hear, mount_at, speak};
 use crate::config::cli::UnmountArgs;
+use crate::export::status::Status;
 use crate::lifecycle::Failure;
 use crate::lifecycle::place::{MountEntry, answers, detach, mounted_at};
 
@@ -16,43 +19,58 @@ pub(super) fn run(arguments: &UnmountArgs) -> Result<(), Failure> {
         Ok(steps) => steps,
         Err(failure) => return take_dead_away(&entry, failure),
     };
+    match watched(&mut steps) {
+        Some(step) => ended(&entry.dir, &step),
+        // The daemon went without a last word: an umount(8) from elsewhere was faster.
+        None if mounted_at(&entry.dir).is_some_and(|now| now.device == entry.device) => {
+            Err(Failure::system("the daemon ended without a word; its log may say why"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Waits for the end of the daemon of a mount that is gone from the tree.
+pub(super) fn follow(mut steps: BufReader<UnixStream>) -> Result<(), Failure> {
+    match watched(&mut steps) {
+        Some(step) if step.kept > 0 => Err(kept_back(step.kept)),
+        _ => Ok(()),
+    }
+}
+
+/// Shows progress until the last step, which it gives; `None` if the daemon went without one.
+fn watched(steps: &mut BufReader<UnixStream>) -> Option<Status> {
     let bar = ProgressBar::no_length();
     let style = ProgressStyle::with_template("{spinner} uploading {wide_bar} {bytes} of {total_bytes}");
     bar.set_style(style.expect("the template is a constant"));
     let mut most = 0;
-    while let Some(step) = hear(&mut steps) {
+    while let Some(step) = hear(steps) {
         let left = u64::try_from(step.dirty_bytes).unwrap_or(0);
         most = most.max(left);
         bar.set_length(most);
         bar.set_position(most - left);
-        match step.state.as_str() {
-            "ended" => {
-                bar.finish_and_clear();
-                return match step.kept {
-                    0 => Ok(()),
-                    kept => Err(Failure::system(format!(
-                        "unmounted, but {kept} files could not be uploaded and are kept: see s3mount recover list"
-                    ))),
-                };
-            }
-            "busy" => {
-                bar.finish_and_clear();
-                return Err(Failure::mount(busy(&entry.dir)));
-            }
-            "failed" => {
-                bar.finish_and_clear();
-                let why = step.message.unwrap_or_default();
-                return Err(Failure::mount(format!("{} cannot be unmounted: {why}", entry.dir.display())));
-            }
-            _ => {}
+        if matches!(step.state.as_str(), "ended" | "busy" | "failed") {
+            bar.finish_and_clear();
+            return Some(step);
         }
     }
     bar.finish_and_clear();
-    // The daemon went without a last word: an umount(8) from elsewhere was faster.
-    if mounted_at(&entry.dir).is_some_and(|now| now.device == entry.device) {
-        return Err(Failure::system("the daemon ended without a word; its log may say why"));
+    None
+}
+
+fn ended(dir: &Path, step: &Status) -> Result<(), Failure> {
+    match step.state.as_str() {
+        "busy" => Err(Failure::mount(busy(dir))),
+        "failed" => {
+            let why = step.message.as_deref().unwrap_or_default();
+            Err(Failure::mount(format!("{} cannot be unmounted: {why}", dir.display())))
+        }
+        _ if step.kept > 0 => Err(kept_back(step.kept)),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn kept_back(kept: usize) -> Failure {
+    Failure::system(format!("unmounted, but {kept} files could not be uploaded and are kept: see s3mount recover list"))
 }
 
 fn take_dead_away(entry: &MountEntry, failure: Failure) -> Result<(), Failure> {
@@ -65,14 +83,15 @@ fn take_dead_away(entry: &MountEntry, failure: Failure) -> Result<(), Failure> {
     })
 }
 
-/// Who uses the mount, as far as `/proc` tells.
+/// What is told of a mount that cannot go, because of those who use it.
 fn busy(dir: &Path) -> String {
-    let users = users_of(dir);
-    let shown = dir.display();
-    if users.is_empty() {
-        return format!("{shown} is in use: everything is in S3; close what is open on it and unmount again");
-    }
-    format!("{shown} is in use by {}: everything is in S3; end them and unmount again", users.join(", "))
+    format!("{}: everything is in S3; close what is open on it and unmount again", in_use(dir))
+}
+
+/// That the mount is used, and by whom as far as `/proc` tells.
+pub(super) fn in_use(dir: &Path) -> String {
+    let (shown, users) = (dir.display(), users_of(dir));
+    if users.is_empty() { format!("{shown} is in use") } else { format!("{shown} is in use by {}", users.join(", ")) }
 }
 
 /// Processes with a descriptor or their working directory on the mount. Only links are read: nothing asks the mount.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{ConfigError, fstab};
+use super::{ConfigError, LogFormat, file, fstab};
 
 /// Mounts an S3 bucket as a file system.
 #[derive(Debug, Parser)]
@@ -36,27 +36,45 @@ pub enum Refused {
     /// Words that clap does not take; also help and version.
     #[error(transparent)]
     Words(#[from] clap::Error),
-    /// A word behind `-o`.
+    /// A word behind `-o`, or in a file.
     #[error(transparent)]
     Option(#[from] ConfigError),
 }
 
 impl Cli {
     /// Reads a command line, its program's name included. A word behind `-o` counts like the long option of its name, and goes
-    /// before it.
+    /// before it. What the file of `--config` says counts like the same words on the
+    /// command line, and everything else goes before it.
     ///
     /// # Errors
     /// See [`Refused`].
     pub fn read(argv: impl IntoIterator<Item = OsString>) -> Result<Self, Refused> {
+        Self::read_as(argv, false)
+    }
+
+    /// The same; a sloppy reader passes over words behind `-o` that are unknown (mount(8), `-s`).
+    pub(super) fn read_as(argv: impl IntoIterator<Item = OsString>, sloppy: bool) -> Result<Self, Refused> {
         let mut argv: Vec<OsString> = argv.into_iter().collect();
-        let cli = Self::try_parse_from(&argv)?;
-        if cli.mount.options.is_empty() {
-            return Ok(cli);
-        }
+        let mut cli = Self::try_parse_from(&argv)?;
+        // Behind `--` nothing is an option.
+        let mut at = argv.iter().position(|word| word == "--").unwrap_or(argv.len());
         for list in &cli.mount.options {
-            argv.extend(fstab::arguments(list)?.into_iter().map(OsString::from));
+            let words = fstab::arguments(list, sloppy)?;
+            let count = words.len();
+            argv.splice(at..at, words.into_iter().map(OsString::from));
+            at += count;
         }
-        Ok(Self::try_parse_from(argv)?)
+        if !cli.mount.options.is_empty() {
+            cli = Self::try_parse_from(&argv)?;
+        }
+        let Some(name) = &cli.mount.config else { return Ok(cli) };
+        let file = file::read(&file::path(name))?;
+        // First, so that whatever else is said goes before it.
+        argv.splice(1..1, file.arguments.into_iter().map(OsString::from));
+        let mut cli = Self::try_parse_from(argv)?;
+        cli.mount.source = cli.mount.source.or(file.source);
+        cli.mount.dir = cli.mount.dir.or(file.dir);
+        Ok(cli)
     }
 }
 
@@ -186,6 +204,9 @@ pub struct MountArgs {
     /// Stay in the foreground and log to stderr
     #[arg(short = 'f', long)]
     pub foreground: bool,
+    /// File with what is not said here: a path, or NAME for /etc/s3mount/NAME.toml
+    #[arg(long, value_name = "NAME|PATH")]
+    pub config: Option<String>,
     /// How to reach S3
     #[command(flatten)]
     pub s3: S3Args,
@@ -195,6 +216,12 @@ pub struct MountArgs {
     /// `rw` behind `-o`: what is so anyway
     #[arg(long, hide = true)]
     pub read_write: bool,
+    /// `noexec` behind `-o`: programs on the mount cannot be run
+    #[arg(long, hide = true)]
+    pub noexec: bool,
+    /// `exec` behind `-o`: they can, which is so anyway
+    #[arg(long, hide = true, overrides_with = "noexec")]
+    pub exec: bool,
     /// Let all users in, as far as modes allow
     #[arg(long)]
     pub allow_other: bool,
@@ -234,7 +261,10 @@ pub struct MountArgs {
     /// What to log: error, warn, info, debug or trace, or a filter such as s3mount::store=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
-    /// Where to log when not in the foreground [default: s3mount.log in the state directory]
+    /// How to log: text, or json for one JSON object a line
+    #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
+    pub log_format: Option<LogFormat>,
+    /// Where to log when not in the foreground [default: the journal under systemd, else s3mount.log in the state directory]
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
     /// Where unpublished bytes are kept [default: /var/lib/s3mount, or ~/.local/state/s3mount]

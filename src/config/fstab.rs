@@ -26,8 +26,6 @@ const ORDINARY: &[&str] = &[
     "nosuid",
     "dev",
     "nodev",
-    "exec",
-    "noexec",
     "async",
     "atime",
     "noatime",
@@ -63,14 +61,18 @@ fn split(list: &str) -> Vec<String> {
     words
 }
 
-/// The arguments of the command line that a list of words stands for: `metadata_ttl=5s` is `--metadata-ttl=5s`.
+/// The arguments of the command line that a list of words stands for: `metadata_ttl=5s` is `--metadata-ttl=5s`. Where
+/// `sloppy` is said, here or in the list, unknown words are passed over.
 ///
 /// # Errors
 /// A word that is unknown, that lacks its value, or that takes none.
-pub(super) fn arguments(list: &str) -> Result<Vec<String>, ConfigError> {
+pub(super) fn arguments(list: &str, sloppy: bool) -> Result<Vec<String>, ConfigError> {
     let known = MountArgs::augment_args(Command::new("s3mount"));
-    let words = split(list).into_iter();
-    words.filter_map(|word| one(&word, &known).transpose()).collect()
+    let words = split(list);
+    let sloppy = sloppy || words.iter().any(|word| word == "sloppy");
+    let passed_over = |word: &Result<String, ConfigError>| sloppy && matches!(word, Err(ConfigError::Unknown { .. }));
+    let read = words.iter().filter(|word| *word != "sloppy").filter_map(|word| one(word, &known).transpose());
+    read.filter(|word| !passed_over(word)).collect()
 }
 
 /// One word; `None` if it needs nothing from us.
@@ -89,7 +91,7 @@ fn one(word: &str, known: &Command) -> Result<Option<String>, ConfigError> {
         other => other,
     };
     let Some(option) = known.get_arguments().find(|option| option.get_long() == Some(long)) else {
-        return Err(ConfigError::Unknown { nearest: nearest(&name, known), name });
+        return Err(ConfigError::Unknown { nearest: nearest(&name, known, &ordinary()), name });
     };
     match (option.get_action().takes_values(), value) {
         (true, Some(value)) => Ok(Some(format!("--{long}={value}"))),
@@ -99,10 +101,15 @@ fn one(word: &str, known: &Command) -> Result<Option<String>, ConfigError> {
     }
 }
 
-/// The known word that looks most like `name`, if any does.
-fn nearest(name: &str, known: &Command) -> Option<String> {
+/// The words that are no long options.
+fn ordinary() -> Vec<&'static str> {
+    ORDINARY.iter().copied().chain(["ro", "rw", "exec", "noexec", "sloppy"]).collect()
+}
+
+/// The known word that looks most like `name`, if any does: a long option, or one of `others`.
+pub(super) fn nearest(name: &str, known: &Command, others: &[&str]) -> Option<String> {
     let options = known.get_arguments().filter(|option| !option.is_hide_set()).filter_map(clap::Arg::get_long);
-    let words = ORDINARY.iter().copied().chain(["ro", "rw"]).chain(options);
+    let words = others.iter().copied().chain(options);
     let scored = words.map(|word| (strsim::damerau_levenshtein(name, word), word));
     scored.min().filter(|(distance, word)| *distance <= word.len().div_ceil(3)).map(|(_, word)| word.to_owned())
 }
@@ -116,31 +123,31 @@ mod tests {
     #[test]
     fn the_words_of_fstab_are_accepted() {
         let list = "_netdev,nofail,allow_other,ro,x-systemd.automount,comment=a b,uid=7";
-        assert_eq!(arguments(list).expect("known words"), ["--allow-other", "--read-only", "--uid=7"]);
+        assert_eq!(arguments(list, false).expect("known words"), ["--allow-other", "--read-only", "--uid=7"]);
     }
 
     #[test]
     fn underscore_and_dash_are_alike() {
-        assert_eq!(arguments("metadata_ttl=5s"), arguments("metadata-ttl=5s"));
+        assert_eq!(arguments("metadata_ttl=5s", false), arguments("metadata-ttl=5s", false));
     }
 
     #[test]
     fn an_unknown_word_is_refused_with_the_nearest() {
-        let nearest = |word: &str| match arguments(word) {
+        let nearest = |word: &str| match arguments(word, false) {
             Err(ConfigError::Unknown { nearest, .. }) => nearest,
             other => panic!("{word}: {other:?}"),
         };
         assert_eq!(nearest("alow_other").as_deref(), Some("allow-other"));
         assert_eq!(nearest("zebra"), None);
-        assert!(matches!(arguments("region"), Err(ConfigError::Value(..))));
-        assert!(matches!(arguments("allow_other=yes"), Err(ConfigError::Value(..))));
+        assert!(matches!(arguments("region", false), Err(ConfigError::Value(..))));
+        assert!(matches!(arguments("allow_other=yes", false), Err(ConfigError::Value(..))));
     }
 
     proptest! {
         #[test]
         fn a_value_with_commas_survives_its_escapes(value in "[a-z,\\\\]{1,20}") {
             let escaped = value.replace('\\', "\\\\").replace(',', "\\,");
-            let words = arguments(&format!("ro,profile={escaped},allow_other")).expect("known words");
+            let words = arguments(&format!("ro,profile={escaped},allow_other"), false).expect("known words");
             prop_assert_eq!(words, ["--read-only".to_owned(), format!("--profile={value}"), "--allow-other".to_owned()]);
         }
     }

@@ -1,7 +1,9 @@
 //! What was typed, and what it means: a validated configuration, every limit with its unit in its name.
 
 pub mod cli;
+mod file;
 mod fstab;
+pub mod helper;
 mod limits;
 mod machine;
 mod measures;
@@ -37,6 +39,14 @@ pub enum ConfigError {
     /// A value that cannot be one.
     #[error("bad value for {0}: {1}")]
     Value(String, String),
+    /// A file that cannot be read, or says what it cannot.
+    #[error("{place}: {why}")]
+    File {
+        /// Path, and line where there is one.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Two options that exclude each other.
     #[error("{0} and {1} contradict each other: leave one out")]
     Contradiction(&'static str, &'static str),
@@ -44,6 +54,16 @@ pub enum ConfigError {
 
 fn suggestion(near: Option<&str>) -> String {
     near.map_or_else(|| "s3mount --help lists them".to_owned(), |near| format!("did you mean {near:?}?"))
+}
+
+/// How a record of the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line for people, and for the journal.
+    #[default]
+    Text,
+    /// A JSON object on a line.
+    Json,
 }
 
 /// How to reach S3.
@@ -64,6 +84,8 @@ pub struct S3Config {
 /// One mount, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountConfig {
+    /// Bucket and prefix, as typed: mount(8) finds its line in fstab again by it.
+    pub source: String,
     /// Bucket.
     pub bucket: String,
     /// What all keys begin with: empty, or ending in `/`.
@@ -76,6 +98,8 @@ pub struct MountConfig {
     pub s3: S3Config,
     /// Refuse every change.
     pub read_only: bool,
+    /// Programs on the mount cannot be run.
+    pub no_exec: bool,
     /// Let all users in.
     pub allow_other: bool,
     /// Let root in.
@@ -96,6 +120,8 @@ pub struct MountConfig {
     pub disk_cache: Option<DiskCacheConfig>,
     /// What to log.
     pub log_level: String,
+    /// In which form.
+    pub log_format: LogFormat,
     /// Where to log in the background.
     pub log_file: Option<PathBuf>,
     /// Where state is kept, if it was said.
@@ -183,12 +209,14 @@ impl MountConfig {
         }
         let disk_cache = disk_cache(&arguments)?;
         Ok(Self {
+            source: source.to_owned(),
             bucket,
             prefix,
             dir,
             foreground: arguments.foreground,
             s3: S3Config::new(arguments.s3)?,
             read_only: arguments.read_only,
+            no_exec: arguments.noexec,
             allow_other: arguments.allow_other,
             allow_root: arguments.allow_root,
             defaults,
@@ -202,6 +230,7 @@ impl MountConfig {
             },
             disk_cache,
             log_level: arguments.log_level.unwrap_or_else(|| "info".into()),
+            log_format: arguments.log_format.unwrap_or_default(),
             log_file: arguments.log_file,
             state_dir: arguments.state_dir,
         })

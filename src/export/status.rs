@@ -1,7 +1,7 @@
 //! The local socket of a mount: what it is doing, and the request to end it.
 //!
 //! A client sends one word and a newline. `status` is answered with one JSON object; `unmount` with one for each step
-//! until the mount has ended or cannot. The socket is for its owner alone (mode 0600), named by the mount's device number,
+//! until the mount has ended or cannot; `follow` the same for a client that unmounts by itself. The socket is for its owner alone (mode 0600), named by the mount's device number,
 //! so that a client finds it without touching a mount that may be dead.
 
 use std::io;
@@ -131,8 +131,14 @@ pub fn socket_path(device: u64) -> PathBuf {
     socket_dir().join(format!("{}-{}.sock", libc::major(device), libc::minor(device)))
 }
 
-/// A client's wish to end the mount; steps are answered through the channel.
-pub type UnmountRequest = mpsc::Sender<Status>;
+/// A client that waits for the end of the mount.
+#[derive(Debug)]
+pub struct UnmountRequest {
+    /// Takes the steps.
+    pub steps: mpsc::Sender<Status>,
+    /// The client unmounts by itself, and only wants to hear of the end.
+    pub follows: bool,
+}
 
 /// What a status server needs to know.
 #[derive(Clone, Debug)]
@@ -202,9 +208,9 @@ async fn answer(stream: UnixStream, source: StatusSource, unmount: mpsc::Sender<
     let mut word = String::new();
     BufReader::new(reading).read_line(&mut word).await?;
     match word.trim() {
-        "unmount" => {
+        word @ ("unmount" | "follow") => {
             let (sender, mut steps) = mpsc::channel(16);
-            if unmount.send(sender).await.is_err() {
+            if unmount.send(UnmountRequest { steps: sender, follows: word == "follow" }).await.is_err() {
                 let ended = Status { state: "ended".into(), ..source.now() };
                 return write(&mut writing, &ended).await;
             }

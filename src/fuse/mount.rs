@@ -25,6 +25,8 @@ pub struct MountRequest {
     pub source: String,
     /// MS_RDONLY.
     pub read_only: bool,
+    /// MS_NOEXEC.
+    pub no_exec: bool,
     /// The kernel lets other users in.
     pub others: bool,
 }
@@ -66,6 +68,9 @@ fn mount_as_root(request: &MountRequest) -> io::Result<OwnedFd> {
     if request.read_only {
         flags |= MsFlags::MS_RDONLY;
     }
+    if request.no_exec {
+        flags |= MsFlags::MS_NOEXEC;
+    }
     // The source is an argument of its own here, so that nothing in it can become an option.
     mount(Some(request.source.as_str()), &request.dir, Some("fuse.s3mount"), flags, Some(data.as_str()))?;
     Ok(device.into())
@@ -74,7 +79,7 @@ fn mount_as_root(request: &MountRequest) -> io::Result<OwnedFd> {
 fn mount_by_fusermount(request: &MountRequest) -> io::Result<OwnedFd> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty())?;
     let mut options = format!("fsname={},subtype=s3mount,default_permissions,nosuid,nodev", escaped(&request.source));
-    for (wanted, word) in [(request.others, ",allow_other"), (request.read_only, ",ro")] {
+    for (wanted, word) in [(request.others, ",allow_other"), (request.read_only, ",ro"), (request.no_exec, ",noexec")] {
         if wanted {
             options.push_str(word);
         }
@@ -147,15 +152,7 @@ impl Mounted {
         if !self.is_there() {
             return Ok(());
         }
-        if self.by_root {
-            return Ok(umount2(&self.dir, MntFlags::UMOUNT_NOFOLLOW)?);
-        }
-        let output = Command::new("fusermount3").args(["-u", "--"]).arg(&self.dir).stdin(Stdio::null()).output()?;
-        match String::from_utf8_lossy(&output.stderr) {
-            _ if output.status.success() => Ok(()),
-            said if said.contains("busy") => Err(io::ErrorKind::ResourceBusy.into()),
-            said => Err(io::Error::other(said.trim().to_owned())),
-        }
+        unmount(&self.dir, self.by_root)
     }
 
     /// Takes the mount out of the tree at once; programs that still use it may go on until they close (MNT_DETACH). Does
@@ -169,6 +166,31 @@ impl Mounted {
         }
         detach(&self.dir, self.by_root)
     }
+}
+
+/// Unmounts whatever is mounted at `dir`, unless a program still uses it.
+///
+/// # Errors
+/// `ResourceBusy` if one does; what umount(2) or fusermount3 said.
+pub fn unmount(dir: &Path, by_root: bool) -> io::Result<()> {
+    if by_root {
+        return Ok(umount2(dir, MntFlags::UMOUNT_NOFOLLOW)?);
+    }
+    let output = Command::new("fusermount3").args(["-u", "--"]).arg(dir).stdin(Stdio::null()).output()?;
+    match String::from_utf8_lossy(&output.stderr) {
+        _ if output.status.success() => Ok(()),
+        said if said.contains("busy") => Err(io::ErrorKind::ResourceBusy.into()),
+        said => Err(io::Error::other(said.trim().to_owned())),
+    }
+}
+
+/// Unmounts what is mounted at `dir` as root, and breaks the connection to its daemon first (MNT_FORCE): requests that
+/// hang end with an error.
+///
+/// # Errors
+/// What umount(2) said; `ResourceBusy` where a program still uses it.
+pub fn force(dir: &Path) -> io::Result<()> {
+    Ok(umount2(dir, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW)?)
 }
 
 /// Detaches whatever is mounted at `dir`.

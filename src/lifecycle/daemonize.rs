@@ -12,6 +12,8 @@ use anyhow::Context;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe, setsid};
 use parking_lot::Mutex;
 
+use super::log;
+
 /// Which side of the fork this is.
 #[derive(Debug)]
 pub enum Side {
@@ -43,7 +45,6 @@ pub fn split() -> anyhow::Result<Side> {
         }
         ForkResult::Child => {
             drop(reading);
-            setsid().context("no session can be made")?;
             std::env::set_current_dir("/").context("the root directory cannot be entered")?;
             Ok(Side::Child(Speaking(Arc::new(Mutex::new(Some(writing.into()))))))
         }
@@ -65,15 +66,19 @@ impl Waiting {
 }
 
 impl Speaking {
-    /// The mount answers: the parent may go, and with it the terminal.
+    /// The mount answers: the parent may go, and with it the terminal. Only now the session is left: until an automount is
+    /// done, autofs lets nobody pass but the process group of who asked for it.
     ///
     /// # Errors
     /// `/dev/null` cannot be opened.
     pub fn ready(&self) -> anyhow::Result<()> {
+        setsid().context("no session can be made")?;
         let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null cannot be opened")?;
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
-        dup2_stderr(&null)?;
+        if !log::stderr_is_the_journal() {
+            dup2_stderr(&null)?;
+        }
         debug_assert!(null.as_raw_fd() > 2);
         self.say("ready\n");
         Ok(())

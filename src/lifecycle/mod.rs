@@ -13,6 +13,7 @@ pub mod recovery;
 pub mod run;
 mod shutdown;
 mod systemd;
+pub mod utab;
 
 /// Why a command failed: one line of cause and remedy, and the exit bit of mount(8).
 #[derive(Clone, Debug, PartialEq, Eq)]

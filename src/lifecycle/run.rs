@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use super::daemonize::Speaking;
 use super::instance::Surroundings;
 use super::shutdown::{self, Mount};
-use super::{Failure, disk_cache, place, systemd};
+use super::utab::Record;
+use super::{Failure, disk_cache, log, place, systemd};
 use crate::clock::Clock;
 use crate::config::{MountConfig, S3Config};
 use crate::export::status::{self, Status, StatusSource};
@@ -118,6 +119,7 @@ async fn compose(
 async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Option<Speaking>) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
     let signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
+    log::raise_at_signals().map_err(|error| Failure::system(format!("no signals: {error}")))?;
     let here = Surroundings::look().await;
     let mut config = config.clone();
     config.fit(&here.machine());
@@ -135,11 +137,12 @@ async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Opti
         tracing::warn!("{warning}");
     }
     let (fs, events) = compose(config, store, state, &metrics).await?;
-    let source = format!("{}/{}", config.bucket, config.prefix).trim_end_matches('/').to_owned();
+    let source = config.source.clone();
     let request = MountRequest {
         dir: dir.to_owned(),
         source: source.clone(),
         read_only: config.read_only,
+        no_exec: config.no_exec,
         others: config.allow_other || config.allow_root,
     };
     let (device, mounted) = mount::mount_fuse(&request).map_err(|error| mount_failure(dir, &error))?;
@@ -179,14 +182,17 @@ async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Opti
     let path = status::socket_path(libc::makedev(mounted.device().0 as u32, mounted.device().1 as u32));
     let socket = status::serve(&path, told.clone(), wishes)
         .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "no status socket"));
+    let record = Record::put(dir, &source);
     tracing::info!(source, dir = %dir.display(), "mounted");
     systemd::ready(&format!("{source} on {}", dir.display()));
+    let watchdog = systemd::watch(dir);
     if let Some(parent) = parent {
         parent.ready().map_err(|error| Failure::system(error.to_string()))?;
     }
     let ended =
-        shutdown::until_the_end(Mount { fs, mounted, session, told, unmount, signals, spot: here.spot() }).await;
-    drop(socket);
+        shutdown::until_the_end(Mount { fs, mounted, session, told, unmount, signals, spot: here.spot(), watchdog })
+            .await;
+    drop((socket, record));
     ended
 }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{Failure, systemd};
+use super::Failure;
+use super::systemd::{self, Watchdog};
 use crate::clock::Clock;
 use crate::ec2::{Imds, spot};
 use crate::export::status::{Status, StatusSource, UnmountRequest};
@@ -57,6 +58,7 @@ pub(super) struct Mount {
     pub(super) signals: Signals,
     /// Where spot notices come from, on a spot instance.
     pub(super) spot: Option<Arc<Imds>>,
+    pub(super) watchdog: Watchdog,
 }
 
 enum Event {
@@ -72,6 +74,7 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
     let mut waiting = None;
     let instance_end = instance_end(mount.spot.clone(), Arc::clone(&mount.fs));
     tokio::pin!(instance_end);
+    let mut followers: Vec<UnmountRequest> = Vec::new();
     loop {
         let event = tokio::select! {
             () = session_end(&mount.session) => Event::SessionEnded,
@@ -84,11 +87,14 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
             Event::Signal | Event::InstanceEnds => {
                 let cause = if matches!(event, Event::Signal) { "a signal" } else { "the end of the instance" };
                 tracing::info!("{cause} ends the mount; a signal then ends it without waiting for uploads");
-                systemd::stopping("uploading what is not in S3 yet");
                 if let Err(error) = mount.mounted.detach() {
                     tracing::warn!(%error, "the mount could not be taken out of the tree");
                 }
                 break;
+            }
+            Event::Unmount(wish) if wish.follows => {
+                followers.retain(|follower| !follower.steps.is_closed());
+                followers.push(wish);
             }
             Event::Unmount(wish) => {
                 if let Some(drained) = unmount(&mount, &wish).await {
@@ -98,8 +104,12 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
             }
         }
     }
+    // Nobody answers where it was mounted, from now on.
+    drop(mount.watchdog);
+    systemd::stopping("uploading what is not in S3 yet");
     let drained = tokio::select! {
         drained = drain(&mount.fs) => drained,
+        never = systemd::while_draining(&mount.told.metrics) => match never {},
         () = mount.signals.next() => {
             let kept = mount.fs.keep_all().await;
             tracing::warn!(kept, "ended before everything was uploaded; see `s3mount recover list`");
@@ -112,10 +122,17 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
     tracing::info!(published = drained.published, kept = drained.kept, "unmounted");
     let before = waiting.as_ref().map_or(0, |(_, earlier): &(UnmountRequest, Drained)| earlier.kept);
     let kept = drained.kept + before;
-    if let Some((wish, _)) = waiting {
-        // A client that went away hears nothing.
-        let _ = wish.send(Status { state: "ended".into(), kept, ..mount.told.now() }).await;
-        drop(wish);
+    // One that asked while the rest was uploaded.
+    mount.unmount.close();
+    while let Some(late) = mount.unmount.recv().await {
+        followers.push(late);
+    }
+    followers.extend(waiting.map(|(wish, _)| wish));
+    if !followers.is_empty() {
+        for follower in followers {
+            // A client that went away hears nothing, and one that does not listen is not waited for.
+            let _ = follower.steps.try_send(Status { state: "ended".into(), kept, ..mount.told.now() });
+        }
         // The answer is written by another task; it is short.
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -167,6 +184,6 @@ async fn unmount(mount: &Mount, wish: &UnmountRequest) -> Option<Drained> {
         Err(error) => ("failed", error.to_string()),
     };
     let answer = Status { state: state.into(), kept: drained.kept, message: Some(message), ..mount.told.now() };
-    let _ = wish.send(answer).await;
+    let _ = wish.steps.send(answer).await;
     None
 }
