@@ -6,6 +6,7 @@ mod mount;
 mod recover;
 mod refused;
 mod status;
+mod top;
 mod unmount;
 
 use std::ffi::OsString;
@@ -50,6 +51,7 @@ fn own(argv: Vec<OsString>) -> Result<Result<(), Failure>, clap::Error> {
         Some(Command::Unmount(arguments)) => unmount::run(&arguments),
         Some(Command::Status(arguments)) => status::run(&arguments),
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
+        Some(Command::Top(arguments)) => top::run(&arguments),
         Some(Command::Recover(arguments)) => recover::run(arguments),
     })
 }

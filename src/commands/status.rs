@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::config::cli::StatusArgs;
 use crate::export::status::{Status, socket_path};
@@ -42,6 +43,17 @@ pub(super) fn speak(entry: &MountEntry, word: &str) -> Result<BufReader<UnixStre
     })
 }
 
+/// How long a daemon may think about its status: it asks nobody.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The status of a mount.
+pub(super) fn ask(entry: &MountEntry) -> Result<Status, Failure> {
+    let mut answers = speak(entry, "status")?;
+    // A daemon that was stopped takes the question and never answers.
+    let _ = answers.get_ref().set_read_timeout(Some(ANSWER_TIMEOUT));
+    hear(&mut answers).ok_or_else(|| Failure::system(format!("the daemon of {} said nothing", entry.dir.display())))
+}
+
 /// The next answer; `None` when the daemon has said everything.
 pub(super) fn hear(answers: &mut BufReader<UnixStream>) -> Option<Status> {
     let mut line = String::new();
@@ -60,12 +72,11 @@ pub(super) fn run(arguments: &StatusArgs) -> Result<(), Failure> {
     }
     let mut failed = None;
     for entry in entries {
-        match speak(&entry, "status").map(|mut answers| hear(&mut answers)) {
-            Ok(Some(status)) if arguments.json => {
+        match ask(&entry) {
+            Ok(status) if arguments.json => {
                 println!("{}", serde_json::to_string(&status).map_err(|error| Failure::system(error.to_string()))?);
             }
-            Ok(Some(status)) => show(&status),
-            Ok(None) => failed = Some(Failure::system(format!("the daemon of {} said nothing", entry.dir.display()))),
+            Ok(status) => show(&status),
             Err(failure) => failed = Some(failure),
         }
     }
@@ -73,13 +84,26 @@ pub(super) fn run(arguments: &StatusArgs) -> Result<(), Failure> {
 }
 
 fn show(it: &Status) {
-    println!("{} on {} (pid {}, {})", it.source, it.dir, it.pid, it.state);
+    println!("{} on {} (pid {}, {}, up {:.0} s)", it.source, it.dir, it.pid, it.state, it.uptime_seconds);
     println!(
         "  not in S3 yet  {} in {} files, {} on the way",
         bytes(it.dirty_bytes),
         it.dirty_files,
         bytes(it.uploading_bytes)
     );
+    for file in it.files.iter().take(FILES_SHOWN_MAX) {
+        println!(
+            "    {}  {} of {} in S3, {} to go, waiting for {:.0} s",
+            file.path.escape_debug(),
+            count(file.in_s3_bytes),
+            count(file.size_bytes),
+            count(file.dirty_bytes),
+            file.oldest_seconds
+        );
+    }
+    if it.files.len() > FILES_SHOWN_MAX {
+        println!("    and {} more", it.files.len() - FILES_SHOWN_MAX);
+    }
     println!(
         "  applications   {} read, {} written, {} open handles",
         count(it.bytes_read),
@@ -102,15 +126,38 @@ fn show(it: &Status) {
             it.passthrough_opens
         );
     }
-    let requests: Vec<String> = it.requests.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-    println!("  requests       {} (about ${:.6})", requests.join(", "), it.estimated_usd);
-    for (latency, (median, high)) in &it.latency_ms {
-        println!("  {latency:18} p50 {median:.2} ms, p99 {high:.2} ms");
+    println!(
+        "  memory         {} of {} cached, {} in flight, {} staged",
+        count(it.cache.memory_bytes),
+        count(it.cache.memory_bytes_max),
+        count(it.memory.in_flight_bytes),
+        count(it.memory.staged_bytes)
+    );
+    let listed = |table: &std::collections::BTreeMap<String, u64>| {
+        table.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
+    };
+    println!("  requests       {}", listed(&it.requests));
+    if !it.errors.is_empty() {
+        println!("  errors         {}", listed(&it.errors));
+    }
+    let budget = it.cost.budget_usd_per_hour.map(|usd| format!(" of a budget of ${usd}")).unwrap_or_default();
+    println!(
+        "  cost           about ${:.6}, ${:.4} an hour{budget} (prices of {}, {})",
+        it.cost.usd, it.cost.usd_per_hour, it.cost.prices_region, it.cost.prices_dated
+    );
+    for (name, latency) in &it.latencies {
+        println!("  {name:18} p50 {:.2} ms, p99 {:.2} ms", latency.p50_ms, latency.p99_ms);
+    }
+    if it.cost.over_budget {
+        println!("  warning: over budget; windows of read-ahead are divided by {}", it.cost.read_ahead_divisor);
     }
     for warning in &it.warnings {
         println!("  warning: {warning}");
     }
 }
+
+/// Dirty files that are listed to people; `--json` has more.
+const FILES_SHOWN_MAX: usize = 20;
 
 fn count(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()

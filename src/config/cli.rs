@@ -87,6 +87,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Look at everything that a mount needs, and say what to do where something is missing
     Doctor(DoctorArgs),
+    /// Watch mounts at work
+    Top(TopArgs),
     /// Bring back bytes that could not be uploaded
     Recover(RecoverArgs),
 }
@@ -126,6 +128,13 @@ pub struct DoctorArgs {
     /// How to reach S3
     #[command(flatten)]
     pub s3: S3Args,
+}
+
+/// `s3mount top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Where the bucket is mounted; the first of all mounts of this user if left out
+    pub dir: Option<PathBuf>,
 }
 
 /// `s3mount recover`.
@@ -258,6 +267,12 @@ pub struct MountArgs {
     /// Uploads in flight [default: 16, more where the instance type has the network for them]
     #[arg(long, value_name = "N")]
     pub max_concurrency: Option<usize>,
+    /// Prices of requests and retrieval, TOML [default: a dated table of us-east-1, built in]
+    #[arg(long, value_name = "FILE")]
+    pub price_table: Option<PathBuf>,
+    /// Warn when requests and retrieval cost more than this, and read ahead less; nothing is ever refused
+    #[arg(long, value_name = "USD")]
+    pub budget_usd_per_hour: Option<String>,
     /// What to log: error, warn, info, debug or trace, or a filter such as s3mount::store=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,

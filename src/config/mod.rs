@@ -4,6 +4,7 @@ pub mod cli;
 mod file;
 mod fstab;
 pub mod helper;
+mod in_force;
 mod limits;
 mod machine;
 mod measures;
@@ -118,6 +119,10 @@ pub struct MountConfig {
     pub said: Said,
     /// The disk cache, if there is to be one.
     pub disk_cache: Option<DiskCacheConfig>,
+    /// Another price table than the one that is built in.
+    pub price_table: Option<PathBuf>,
+    /// Budget for requests and retrieval in millionths of a US dollar an hour.
+    pub budget_micro_usd_per_hour: Option<u64>,
     /// What to log.
     pub log_level: String,
     /// In which form.
@@ -229,12 +234,22 @@ impl MountConfig {
                 max_concurrency: arguments.max_concurrency.is_some(),
             },
             disk_cache,
+            price_table: arguments.price_table.map(|path| std::path::absolute(&path).unwrap_or(path)),
+            budget_micro_usd_per_hour: budget(arguments.budget_usd_per_hour.as_deref())?,
             log_level: arguments.log_level.unwrap_or_else(|| "info".into()),
             log_format: arguments.log_format.unwrap_or_default(),
             log_file: arguments.log_file,
             state_dir: arguments.state_dir,
         })
     }
+}
+
+fn budget(text: Option<&str>) -> Result<Option<u64>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    let usd = text.trim().trim_start_matches('$').parse::<f64>().ok().filter(|usd| usd.is_finite());
+    let micro = usd.map(|usd| (usd * 1e6).round()).filter(|micro| (1.0..1e15).contains(micro));
+    let bad = || ConfigError::Value("budget-usd-per-hour".into(), format!("{text:?} is no amount such as 0.50"));
+    micro.map(|micro| Some(micro as u64)).ok_or_else(bad)
 }
 
 fn mode(name: &str, text: Option<&str>) -> Result<Option<u32>, ConfigError> {
@@ -378,6 +393,16 @@ mod tests {
         assert_eq!(config.defaults.file_mode, 0o600);
         assert!(config.namespace.metadata_ttl.is_zero());
         assert_eq!(config.read.cache_bytes + config.read.in_flight_bytes + config.write.staging_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn a_budget_is_dollars() {
+        let budget = |text| config(&["--budget-usd-per-hour", text]).map(|config| config.budget_usd_per_hour());
+        assert_eq!(budget("0.5"), Ok(Some(0.5)));
+        assert_eq!(budget("$12"), Ok(Some(12.0)));
+        for bad in ["0", "nan", "much", "1e30"] {
+            assert!(matches!(budget(bad), Err(ConfigError::Value(..))), "{bad}");
+        }
     }
 
     #[test]

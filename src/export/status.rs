@@ -1,28 +1,35 @@
-//! The local socket of a mount: what it is doing, and the request to end it.
+//! What a mount tells of itself over its local socket, and the request to end it.
 //!
 //! A client sends one word and a newline. `status` is answered with one JSON object; `unmount` with one for each step
 //! until the mount has ended or cannot; `follow` the same for a client that unmounts by itself. The socket is for its owner alone (mode 0600), named by the mount's device number,
-//! so that a client finds it without touching a mount that may be dead.
+//! so that a client finds it without touching a mount that may be dead. The fields are described in docs/STATUS.md.
 
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+mod socket;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
 
-use crate::metrics::{Counter, Gauge, Latency, Metrics, PriceTable, RequestKind, Snapshot, estimate_usd};
+pub use self::socket::{StatusSocket, UnmountRequest, serve, socket_dir, socket_path};
+use crate::clock::Clock;
+use crate::metrics::{
+    Counter, Gauge, HistogramSnapshot, Latency, Metrics, PriceTable, RequestKind, Snapshot, StorageClass, estimate_usd,
+};
 
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// Version of the answer: raised when a field is taken away or changes its meaning, not when one is added.
+pub const STATUS_VERSION: u32 = 1;
+
+/// Dirty files that an answer names; the gauges count them all.
+const FILES_MAX: usize = 1000;
 
 /// What a mount tells of itself.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
+    /// See [`STATUS_VERSION`].
+    pub version: u32,
     /// `serving`, `draining`, `busy` (not unmounted: in use), `failed`, `ended`.
     pub state: String,
     /// Bucket and prefix.
@@ -31,16 +38,30 @@ pub struct Status {
     pub dir: String,
     /// Process id of the daemon.
     pub pid: u32,
+    /// Version of the program.
+    pub program: String,
+    /// How long it has been mounted.
+    pub uptime_seconds: f64,
     /// What the S3 server honours, where that falls short.
     pub warnings: Vec<String>,
-    /// Bytes and files that are not in S3 yet.
+    /// What the S3 server honours.
+    pub capabilities: BTreeMap<String, bool>,
+    /// Options in force, with defaults filled in.
+    pub options: BTreeMap<String, String>,
+    /// Memory that staged pages of unpublished files take.
     pub dirty_bytes: i64,
     /// Files that are not in S3 yet.
     pub dirty_files: i64,
+    /// These files, the one that has waited longest first; at most 1000.
+    pub files: Vec<DirtyFile>,
     /// Bytes of parts on their way.
     pub uploading_bytes: i64,
     /// Open file handles.
     pub open_handles: i64,
+    /// Blocks in memory, and how often they were there.
+    pub cache: CacheUse,
+    /// Memory beside the cache.
+    pub memory: MemoryInUse,
     /// Bytes answered to applications.
     pub bytes_read: u64,
     /// Bytes taken from applications.
@@ -66,32 +87,159 @@ pub struct Status {
     pub passthrough_opens: u64,
     /// Requests repeated.
     pub retries: u64,
+    /// Uploads that failed or conflicted, whose bytes were kept.
+    pub uploads_kept: u64,
     /// Requests to S3 by operation.
-    pub requests: std::collections::BTreeMap<String, u64>,
-    /// What they cost, in US dollars.
-    pub estimated_usd: f64,
-    /// Latencies in milliseconds: median and 99th percentile.
-    pub latency_ms: std::collections::BTreeMap<String, (f64, f64)>,
+    pub requests: BTreeMap<String, u64>,
+    /// Those that ended in an error by operation; also such as found no connection, which are no requests.
+    pub errors: BTreeMap<String, u64>,
+    /// What it costs.
+    pub cost: Cost,
+    /// Latencies by name.
+    pub latencies: BTreeMap<String, LatencyTold>,
     /// Files kept for `s3mount recover` at the end.
     pub kept: usize,
     /// One line of cause and remedy, where something failed.
     pub message: Option<String>,
 }
 
+/// A file that is not in S3 as it is here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DirtyFile {
+    /// Path below the mount point.
+    pub path: String,
+    /// Key in the bucket.
+    pub key: String,
+    /// Length of the file.
+    pub size_bytes: u64,
+    /// Written bytes that S3 has not got yet.
+    pub dirty_bytes: u64,
+    /// Bytes of the new object that S3 has got.
+    pub in_s3_bytes: u64,
+    /// How long the oldest change has been waiting.
+    pub oldest_seconds: f64,
+}
+
+/// Blocks in memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheUse {
+    /// Bytes they take.
+    pub memory_bytes: u64,
+    /// Bytes they may take.
+    pub memory_bytes_max: u64,
+    /// Blocks found in the cache.
+    pub hits: u64,
+    /// Blocks that had to be fetched.
+    pub misses: u64,
+}
+
+/// Memory beside the cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryInUse {
+    /// Asked of S3 and not handed over yet.
+    pub in_flight_bytes: u64,
+    /// The most that this may be.
+    pub in_flight_bytes_max: u64,
+    /// Pages of written bytes.
+    pub staged_bytes: u64,
+    /// The most that this may be.
+    pub staged_bytes_max: u64,
+}
+
+/// What requests and retrieval cost, in US dollars.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cost {
+    /// Since the mount began.
+    pub usd: f64,
+    /// In the last five minutes, made an hour's.
+    pub usd_per_hour: f64,
+    /// The budget, if there is one.
+    pub budget_usd_per_hour: Option<f64>,
+    /// Whether the budget is exceeded.
+    pub over_budget: bool,
+    /// What read-ahead windows are divided by to save; 1 is full speed.
+    pub read_ahead_divisor: u64,
+    /// Date of the price table.
+    pub prices_dated: String,
+    /// Region of the price table.
+    pub prices_region: String,
+    /// Bytes read by storage class, of those that bill it.
+    pub retrieved_bytes: BTreeMap<String, u64>,
+}
+
+/// A latency since the mount began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LatencyTold {
+    /// How many were measured.
+    pub count: u64,
+    /// Median in milliseconds.
+    pub p50_ms: f64,
+    /// 99th percentile in milliseconds.
+    pub p99_ms: f64,
+    /// Longest in milliseconds.
+    pub max_ms: f64,
+    /// Those of a histogram's buckets that are not empty: the bucket's middle in milliseconds, and how many fell into it.
+    pub buckets: Vec<(f64, u64)>,
+}
+
+impl LatencyTold {
+    fn of(it: &HistogramSnapshot) -> Self {
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+        let filled = it.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        Self {
+            count: it.count,
+            p50_ms: milliseconds(it.quantile(0.5)),
+            p99_ms: milliseconds(it.quantile(0.99)),
+            max_ms: milliseconds(it.max),
+            buckets: filled
+                .map(|(bucket, count)| (milliseconds(HistogramSnapshot::bucket_middle(bucket)), *count))
+                .collect(),
+        }
+    }
+}
+
+/// What only the engines know.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Files that are not in S3 yet, the one that has waited longest first.
+    pub files: Vec<DirtyFile>,
+    /// Bytes of cached blocks, and the most that this may be.
+    pub cached_bytes: (u64, u64),
+    /// Memory beside the cache.
+    pub memory: MemoryInUse,
+    /// What is spent, its total aside.
+    pub cost: Cost,
+}
+
 impl Status {
     /// The numbers of a snapshot.
-    pub fn of(snapshot: &Snapshot) -> Self {
+    pub fn of(snapshot: &Snapshot, prices: &PriceTable) -> Self {
         let counter = |wanted: Counter| snapshot.counters.iter().find(|(it, _)| *it == wanted).map_or(0, |(_, n)| *n);
         let gauge = |wanted: Gauge| snapshot.gauges.iter().find(|(it, _)| *it == wanted).map_or(0, |(_, n)| *n);
-        let requests = snapshot.requests.iter().filter(|(_, count)| *count > 0);
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+        let by_kind = |table: &[(RequestKind, u64)]| {
+            let seen = table.iter().filter(|(_, count)| *count > 0);
+            seen.map(|(kind, count)| (RequestKind::name(*kind).to_owned(), *count)).collect()
+        };
+        let retrieved = snapshot.retrieved.iter().filter(|(_, read)| read.requests > 0);
         let latencies = snapshot.latencies.iter().filter(|(_, it)| it.count > 0);
         Self {
+            version: STATUS_VERSION,
+            program: env!("CARGO_PKG_VERSION").into(),
             state: "serving".into(),
             dirty_bytes: gauge(Gauge::DirtyBytes),
             dirty_files: gauge(Gauge::DirtyFiles),
             uploading_bytes: gauge(Gauge::UploadingBytes),
             open_handles: gauge(Gauge::OpenHandles),
+            cache: CacheUse {
+                hits: counter(Counter::CacheHits),
+                misses: counter(Counter::CacheMisses),
+                ..CacheUse::default()
+            },
             bytes_read: counter(Counter::BytesRead),
             bytes_written: counter(Counter::BytesWritten),
             s3_bytes_received: counter(Counter::S3BytesReceived),
@@ -102,133 +250,77 @@ impl Status {
             disk_cache_bytes_written: counter(Counter::DiskCacheBytesWritten),
             passthrough_opens: counter(Counter::PassthroughOpens),
             retries: counter(Counter::Retries),
-            requests: requests.map(|(kind, count)| (RequestKind::name(*kind).to_owned(), *count)).collect(),
-            estimated_usd: estimate_usd(snapshot, PriceTable::default()),
-            latency_ms: latencies
-                .map(|(latency, it)| {
-                    let both = (milliseconds(it.quantile(0.5)), milliseconds(it.quantile(0.99)));
-                    (Latency::name(*latency).to_owned(), both)
-                })
-                .collect(),
+            uploads_kept: counter(Counter::UploadsKept),
+            requests: by_kind(&snapshot.requests),
+            errors: by_kind(&snapshot.errors),
+            cost: Cost {
+                usd: estimate_usd(snapshot, prices),
+                prices_dated: prices.dated.clone(),
+                prices_region: prices.region.clone(),
+                retrieved_bytes: retrieved
+                    .map(|(class, read)| (StorageClass::name(*class).to_owned(), read.bytes))
+                    .collect(),
+                ..Cost::default()
+            },
+            latencies: latencies.map(|(name, it)| (Latency::name(*name).to_owned(), LatencyTold::of(it))).collect(),
             ..Self::default()
         }
     }
 }
 
-/// Where sockets are: `/run/s3mount` for root, the user's runtime directory otherwise.
-pub fn socket_dir() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
-        return PathBuf::from("/run/s3mount");
-    }
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir).join("s3mount"),
-        _ => std::env::temp_dir().join(format!("s3mount-{}", nix::unistd::geteuid())),
-    }
-}
-
-/// The socket of the mount with this device number.
-pub fn socket_path(device: u64) -> PathBuf {
-    socket_dir().join(format!("{}-{}.sock", libc::major(device), libc::minor(device)))
-}
-
-/// A client that waits for the end of the mount.
-#[derive(Debug)]
-pub struct UnmountRequest {
-    /// Takes the steps.
-    pub steps: mpsc::Sender<Status>,
-    /// The client unmounts by itself, and only wants to hear of the end.
-    pub follows: bool,
-}
-
 /// What a status server needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StatusSource {
     /// Numbers.
     pub metrics: Arc<Metrics>,
-    /// What does not change: source, dir, pid, warnings.
-    pub fixed: Status,
+    /// What they cost.
+    pub prices: Arc<PriceTable>,
+    /// What does not change: source, dir, pid, warnings, capabilities, options.
+    pub fixed: Arc<Status>,
+    /// What only the engines know.
+    pub live: Arc<dyn Fn() -> Live + Send + Sync>,
+    /// For the uptime.
+    pub clock: Clock,
+    /// When the mount began.
+    pub began: Instant,
+}
+
+impl std::fmt::Debug for StatusSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StatusSource").field("source", &self.fixed.source).finish_non_exhaustive()
+    }
 }
 
 impl StatusSource {
     /// Everything as of now.
     pub fn now(&self) -> Status {
-        let fixed = self.fixed.clone();
-        let numbers = Status::of(&self.metrics.snapshot());
-        Status { source: fixed.source, dir: fixed.dir, pid: fixed.pid, warnings: fixed.warnings, ..numbers }
-    }
-}
-
-/// The socket, served until dropped; it then disappears.
-#[derive(Debug)]
-pub struct StatusSocket {
-    path: PathBuf,
-    _stop: watch::Sender<()>,
-}
-
-impl Drop for StatusSocket {
-    fn drop(&mut self) {
-        // Another mount may have taken a number that was given back; then it is its socket.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// Serves the socket at `path`. Wishes to end the mount come out of `unmount`.
-///
-/// # Errors
-/// The directory or the socket cannot be made.
-pub fn serve(path: &Path, source: StatusSource, unmount: mpsc::Sender<UnmountRequest>) -> io::Result<StatusSocket> {
-    if let Some(dir) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    }
-    // A daemon that was killed leaves its socket; the device number is ours now.
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    let (stop, mut stopped) = watch::channel(());
-    tokio::spawn(async move {
-        loop {
-            let connection = tokio::select! {
-                connection = listener.accept() => connection,
-                _ = stopped.changed() => return,
-            };
-            let Ok((stream, _)) = connection else { return };
-            let (source, unmount) = (source.clone(), unmount.clone());
-            tokio::spawn(async move {
-                if let Err(error) = answer(stream, source, unmount).await {
-                    tracing::debug!(%error, "a client of the status socket went away");
-                }
-            });
+        let (fixed, live) = (&self.fixed, (self.live)());
+        let numbers = Status::of(&self.metrics.snapshot(), &self.prices);
+        let mut files = live.files;
+        files.truncate(FILES_MAX);
+        Status {
+            source: fixed.source.clone(),
+            dir: fixed.dir.clone(),
+            pid: fixed.pid,
+            warnings: fixed.warnings.clone(),
+            capabilities: fixed.capabilities.clone(),
+            options: fixed.options.clone(),
+            uptime_seconds: self.clock.now().saturating_duration_since(self.began).as_secs_f64(),
+            files,
+            cache: CacheUse {
+                memory_bytes: live.cached_bytes.0,
+                memory_bytes_max: live.cached_bytes.1,
+                ..numbers.cache
+            },
+            memory: live.memory,
+            cost: Cost {
+                usd: numbers.cost.usd,
+                prices_dated: numbers.cost.prices_dated,
+                prices_region: numbers.cost.prices_region,
+                retrieved_bytes: numbers.cost.retrieved_bytes,
+                ..live.cost
+            },
+            ..numbers
         }
-    });
-    Ok(StatusSocket { path: path.to_owned(), _stop: stop })
-}
-
-async fn answer(stream: UnixStream, source: StatusSource, unmount: mpsc::Sender<UnmountRequest>) -> io::Result<()> {
-    let (reading, mut writing) = stream.into_split();
-    let mut word = String::new();
-    BufReader::new(reading).read_line(&mut word).await?;
-    match word.trim() {
-        word @ ("unmount" | "follow") => {
-            let (sender, mut steps) = mpsc::channel(16);
-            if unmount.send(UnmountRequest { steps: sender, follows: word == "follow" }).await.is_err() {
-                let ended = Status { state: "ended".into(), ..source.now() };
-                return write(&mut writing, &ended).await;
-            }
-            loop {
-                let step = tokio::time::timeout(PROGRESS_EVERY, steps.recv()).await;
-                match step {
-                    Ok(Some(step)) => write(&mut writing, &step).await?,
-                    Ok(None) => return Ok(()),
-                    Err(_) => write(&mut writing, &Status { state: "draining".into(), ..source.now() }).await?,
-                }
-            }
-        }
-        _ => write(&mut writing, &source.now()).await,
     }
-}
-
-async fn write(stream: &mut (impl AsyncWriteExt + Unpin), status: &Status) -> io::Result<()> {
-    let mut line = serde_json::to_vec(status)?;
-    line.push(b'\n');
-    stream.write_all(&line).await
 }

@@ -85,6 +85,7 @@ impl From<StoreError> for FsError {
             | StoreError::Corrupt(_)
             | StoreError::Throttled { .. }
             | StoreError::Transient(_)
+            | StoreError::Unsent(_)
             | StoreError::Deadline(_)
             | StoreError::Fatal(_) => Self::Io(error.to_string()),
         }

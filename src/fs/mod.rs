@@ -25,6 +25,7 @@ mod rename;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -39,6 +40,7 @@ use self::handles::Handles;
 pub use self::open::Opened;
 use self::opened::OpenInodes;
 pub use self::sync::Drained;
+pub use self::usage::MemoryUse;
 use crate::clock::Clock;
 use crate::config::AttributeDefaults;
 use crate::metrics::Metrics;
@@ -48,6 +50,7 @@ pub use crate::namespace::{DirectoryEntry, Node, NodeKind};
 use crate::read::ReadEngine;
 pub use crate::read::WholeFile;
 use crate::types::Ino;
+pub use crate::write::Progress;
 use crate::write::WriteEngine;
 
 /// How a mount behaves as a whole.

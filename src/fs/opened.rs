@@ -154,6 +154,12 @@ impl OpenInodes {
         self.those(|view| view.is_dirty() && !view.unlinked)
     }
 
+    /// The writers of all inodes in use.
+    pub(super) fn writers(&self) -> Vec<Writer> {
+        let inodes: Vec<_> = self.rows.lock().values().map(|row| Arc::clone(&row.inode)).collect();
+        inodes.iter().filter_map(|inode| inode.view.lock().writer.clone()).collect()
+    }
+
     /// A use of every inode whose object waits for the last close to be deleted.
     pub(super) fn unlinked(self: &Arc<Self>) -> Vec<InodeUse> {
         self.those(|view| view.delete_at_close)

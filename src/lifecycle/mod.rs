@@ -3,6 +3,7 @@
 //! `run` is the only place that builds things. A process forks before it has threads; it says that it is ready only after
 //! the mount answers; every orderly end (unmount, a signal) takes the same way, `shutdown`.
 
+mod budget;
 pub mod daemonize;
 mod disk_cache;
 pub mod doctor;
@@ -13,6 +14,7 @@ pub mod recovery;
 pub mod run;
 mod shutdown;
 mod systemd;
+mod telling;
 pub mod utab;
 
 /// Why a command failed: one line of cause and remedy, and the exit bit of mount(8).

@@ -10,10 +10,10 @@ use super::daemonize::Speaking;
 use super::instance::Surroundings;
 use super::shutdown::{self, Mount};
 use super::utab::Record;
-use super::{Failure, disk_cache, log, place, systemd};
+use super::{Failure, budget, disk_cache, log, place, systemd, telling};
 use crate::clock::Clock;
 use crate::config::{MountConfig, S3Config};
-use crate::export::status::{self, Status, StatusSource};
+use crate::export::status;
 use crate::fs::{FileSystem, FileSystemOptions};
 use crate::fuse::mount::{self, MountRequest};
 use crate::fuse::session::{self, SessionOptions};
@@ -21,8 +21,8 @@ use crate::memory::PagePool;
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
 use crate::read::ReadEngine;
+use crate::store::ObjectStore;
 use crate::store::s3::{ConnectError, S3Settings, connect};
-use crate::store::{ObjectStore, StoreCapabilities};
 use crate::write::{Journal, WriteEngine};
 
 /// Read-ahead of the kernel in KiB: at 4 MiB the page cache passes 2.3 GB/s, at the default of 128 KiB 0.5-1.5.
@@ -118,6 +118,7 @@ async fn compose(
 
 async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Option<Speaking>) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
+    let prices = Arc::new(budget::prices(config.price_table.as_deref())?);
     let signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
     log::raise_at_signals().map_err(|error| Failure::system(format!("no signals: {error}")))?;
     let here = Surroundings::look().await;
@@ -132,12 +133,12 @@ async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Opti
     let config = &config;
     let settings = s3_settings(&config.s3, &config.bucket, &config.prefix, config.read_only, &here);
     let store = connect(&settings, Arc::clone(&metrics)).await.map_err(|error| connect_failure(&error))?;
-    let warnings = shortcomings(store.capabilities());
-    for warning in &warnings {
+    let source = config.source.clone();
+    let fixed = telling::fixed(config, dir, &source, store.capabilities());
+    for warning in &fixed.warnings {
         tracing::warn!("{warning}");
     }
     let (fs, events) = compose(config, store, state, &metrics).await?;
-    let source = config.source.clone();
     let request = MountRequest {
         dir: dir.to_owned(),
         source: source.clone(),
@@ -171,14 +172,10 @@ async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Opti
         tracing::debug!(%error, "read-ahead of the kernel stays as it is");
     }
     let (wishes, unmount) = mpsc::channel(1);
-    let fixed = Status {
-        source: source.clone(),
-        dir: dir.display().to_string(),
-        pid: std::process::id(),
-        warnings,
-        ..Status::default()
-    };
-    let told = StatusSource { metrics: Arc::clone(&metrics), fixed };
+    let clock = Clock::system();
+    let spent = budget::Watch::new(config, &clock);
+    spent.begin(&metrics, &prices, &fs, clock.clone());
+    let told = telling::source(fixed, config, &fs, &metrics, &prices, &spent, &clock);
     let path = status::socket_path(libc::makedev(mounted.device().0 as u32, mounted.device().1 as u32));
     let socket = status::serve(&path, told.clone(), wishes)
         .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "no status socket"));
@@ -204,19 +201,6 @@ fn mount_failure(dir: &Path, error: &std::io::Error) -> Failure {
         _ => format!("{shown} cannot be mounted: {error}"),
     };
     Failure::mount(line)
-}
-
-/// What the server does not honour, for the log and for `status`.
-fn shortcomings(capabilities: StoreCapabilities) -> Vec<String> {
-    let mut lines = Vec::new();
-    if !capabilities.conditional_writes {
-        lines.push(
-            "this server ignores conditions on writes: conflicting writers are noticed by a HEAD before each write, \
-             which leaves a moment in which the last one wins"
-                .to_owned(),
-        );
-    }
-    lines
 }
 
 /// Major and minor version of the running kernel.

@@ -6,7 +6,9 @@
 mod cost;
 mod names;
 mod registry;
+mod retrieval;
 
-pub use self::cost::{PriceTable, estimate_usd};
+pub use self::cost::{BudgetChange, ClassPrice, CostMeter, PriceError, PriceTable, Spending, estimate_usd};
 pub use self::names::{Counter, Gauge, Latency, RequestKind};
 pub use self::registry::{HistogramSnapshot, Metrics, Snapshot};
+pub use self::retrieval::{Retrieved, StorageClass};

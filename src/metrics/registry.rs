@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::names::{Counter, Gauge, Latency, RequestKind};
+use super::retrieval::{Retrieved, StorageClass};
 
 /// Buckets of a latency histogram: base 1.1 from 100 us to 100 s is 145 (error about 5 %); what lies outside is counted
 /// in the first or the last. CloudWatch takes 150 distinct values a metric (API reference, MetricDatum).
@@ -18,6 +19,7 @@ pub struct Metrics {
     gauges: [AtomicI64; Gauge::ALL.len()],
     requests: [AtomicU64; RequestKind::ALL.len()],
     errors: [AtomicU64; RequestKind::ALL.len()],
+    retrieved: [(AtomicU64, AtomicU64); StorageClass::ALL.len()],
     latencies: [Histogram; Latency::ALL.len()],
 }
 
@@ -36,6 +38,7 @@ impl Default for Metrics {
             gauges: std::array::from_fn(|_| AtomicI64::new(0)),
             requests: std::array::from_fn(|_| AtomicU64::new(0)),
             errors: std::array::from_fn(|_| AtomicU64::new(0)),
+            retrieved: std::array::from_fn(|_| (AtomicU64::new(0), AtomicU64::new(0))),
             latencies: std::array::from_fn(|_| Histogram {
                 buckets: std::array::from_fn(|_| AtomicU64::new(0)),
                 sum_nanoseconds: AtomicU64::new(0),
@@ -67,6 +70,16 @@ impl Metrics {
         self.errors[kind as usize].fetch_add(1, Relaxed);
     }
 
+    /// Counts one GET whose answer comes from a class that bills what is read of it.
+    pub fn retrieval(&self, class: StorageClass) {
+        self.retrieved[class as usize].0.fetch_add(1, Relaxed);
+    }
+
+    /// Counts body bytes of such an answer.
+    pub fn retrieved(&self, class: StorageClass, bytes: u64) {
+        self.retrieved[class as usize].1.fetch_add(bytes, Relaxed);
+    }
+
     /// Records how long something took.
     pub fn observe(&self, latency: Latency, took: Duration) {
         let histogram = &self.latencies[latency as usize];
@@ -92,6 +105,11 @@ impl Metrics {
         self.requests[kind as usize].load(Relaxed)
     }
 
+    fn retrieved_of(&self, class: StorageClass) -> (StorageClass, Retrieved) {
+        let (requests, bytes) = &self.retrieved[class as usize];
+        (class, Retrieved { requests: requests.load(Relaxed), bytes: bytes.load(Relaxed) })
+    }
+
     /// All numbers as they are now. Numbers that change meanwhile may be of slightly different moments.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -99,6 +117,7 @@ impl Metrics {
             gauges: Gauge::ALL.iter().map(|&g| (g, self.gauge(g))).collect(),
             requests: RequestKind::ALL.iter().map(|&k| (k, self.requests(k))).collect(),
             errors: RequestKind::ALL.iter().map(|&k| (k, self.errors[k as usize].load(Relaxed))).collect(),
+            retrieved: StorageClass::ALL.iter().map(|&class| self.retrieved_of(class)).collect(),
             latencies: Latency::ALL.iter().map(|&l| (l, self.latencies[l as usize].snapshot())).collect(),
         }
     }
@@ -140,6 +159,8 @@ pub struct Snapshot {
     pub requests: Vec<(RequestKind, u64)>,
     /// Requests that ended in an error by kind, since the mount began.
     pub errors: Vec<(RequestKind, u64)>,
+    /// What was read from classes that bill it, since the mount began.
+    pub retrieved: Vec<(StorageClass, Retrieved)>,
     /// Latencies since the mount began.
     pub latencies: Vec<(Latency, HistogramSnapshot)>,
 }

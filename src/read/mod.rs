@@ -28,7 +28,7 @@ mod window;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -82,6 +82,8 @@ struct Engine {
     windows: WindowLimits,
     /// Streams of all handles that now fill windows.
     streaming: AtomicUsize,
+    /// What the largest window is divided by; see [`ReadEngine::slow_read_ahead`].
+    window_divisor: AtomicU64,
     tails: Tails,
 }
 
@@ -134,7 +136,19 @@ impl ReadEngine {
             request_bytes_max,
             gap_bytes_max: limits.gap_bytes_max,
         };
-        Self(Arc::new(Engine { fetcher, windows, streaming: AtomicUsize::new(0), tails: Tails::default() }))
+        Self(Arc::new(Engine {
+            fetcher,
+            windows,
+            streaming: AtomicUsize::new(0),
+            window_divisor: AtomicU64::new(1),
+            tails: Tails::default(),
+        }))
+    }
+
+    /// Divides the largest read-ahead window from now on: 1 is full speed. A window never becomes less than two of the
+    /// largest requests: smaller requests for the same bytes would cost more, not less.
+    pub fn slow_read_ahead(&self, divisor: u64) {
+        self.0.window_divisor.store(divisor.max(1), Relaxed);
     }
 
     /// A reader of a version that is known already; asks for nothing.
@@ -260,7 +274,9 @@ impl Handled {
         }
         let streaming = &self.engine.streaming;
         let shares = streaming.load(Relaxed).max(1) as u64;
-        let cap = self.engine.fetcher.limits.cache_bytes / WINDOWS_CACHE_DIVISOR / shares;
+        let slowed = self.engine.windows.window_bytes_max / self.engine.window_divisor.load(Relaxed);
+        let slowed = slowed.max(2 * self.engine.windows.request_bytes_max);
+        let cap = (self.engine.fetcher.limits.cache_bytes / WINDOWS_CACHE_DIVISOR / shares).min(slowed);
         let mut observed = self.streams.lock();
         let plan = observed.streams.observe(range, waited, cap.max(WINDOW_BYTES_MIN), &self.engine.windows);
         let now = observed.streams.streaming();

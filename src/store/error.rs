@@ -75,6 +75,9 @@ pub enum StoreError {
     /// 500, 503, a connection that broke, a name that did not resolve: worth another try.
     #[error("{0}")]
     Transient(String),
+    /// Nothing was sent: no connection came about, or nobody gave the credentials to sign with. Worth another try.
+    #[error("{0}")]
+    Unsent(String),
     /// The deadline of the request passed.
     #[error("deadline passed: {0}")]
     Deadline(String),
@@ -86,7 +89,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether asking again may help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::Transient(_) | Self::Corrupt(_))
+        matches!(self, Self::Throttled { .. } | Self::Transient(_) | Self::Unsent(_) | Self::Corrupt(_))
     }
 
     /// Whether a write that ended so may have happened all the same.

@@ -1,6 +1,8 @@
 //! Counts what is put on the wire: requests (repeated ones too), errors, body bytes, time to the first byte.
 //!
-//! Sits directly over the store that sends. Changes nothing: an answer passes as it came.
+//! Sits directly over the store that sends. Changes nothing: an answer passes as it came. A request counts when its
+//! answer begins, fails or is no longer waited for: S3 has or may have seen it. One that found no connection
+//! ([`StoreError::Unsent`]) is an error and no request: nobody saw it, nobody bills it.
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use super::{
     UploadedPart,
 };
 use crate::clock::Clock;
-use crate::metrics::{Counter, Latency, Metrics, RequestKind};
+use crate::metrics::{Counter, Latency, Metrics, RequestKind, StorageClass};
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectVersion};
 
 /// A store whose requests are counted.
@@ -73,9 +75,11 @@ impl MeasuredStore {
         sent_bytes: u64,
         call: impl Future<Output = StoreResult<T>> + Send,
     ) -> StoreResult<T> {
-        self.metrics.request(kind);
+        let mut sending = Sending { metrics: &self.metrics, kind, is_sent: true };
         let began = self.clock.now();
         let result = call.await;
+        sending.is_sent = !matches!(result, Err(StoreError::Unsent(_)));
+        drop(sending);
         match &result {
             Err(error) if !is_expected(error) => self.metrics.error(kind),
             Ok(_) | Err(_) => {
@@ -86,6 +90,21 @@ impl MeasuredStore {
             }
         }
         result
+    }
+}
+
+/// Counts a request however its call ends, also when the caller stops waiting.
+struct Sending<'a> {
+    metrics: &'a Metrics,
+    kind: RequestKind,
+    is_sent: bool,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if self.is_sent {
+            self.metrics.request(self.kind);
+        }
     }
 }
 
@@ -102,8 +121,17 @@ impl ObjectStore for MeasuredStore {
     async fn get(&self, request: GetRequest) -> StoreResult<GetResponse> {
         let response = self.run(RequestKind::Get, 0, self.inner.get(request)).await?;
         let metrics = Arc::clone(&self.metrics);
+        let class = response.info.storage_class.as_deref().and_then(StorageClass::named);
+        if let Some(class) = class {
+            metrics.retrieval(class);
+        }
         let body = response.body.inspect(move |item| match item {
-            Ok(bytes) => metrics.add(Counter::S3BytesReceived, bytes.len() as u64),
+            Ok(bytes) => {
+                metrics.add(Counter::S3BytesReceived, bytes.len() as u64);
+                if let Some(class) = class {
+                    metrics.retrieved(class, bytes.len() as u64);
+                }
+            }
             Err(_) => metrics.error(RequestKind::Get),
         });
         Ok(GetResponse { body: Box::pin(body), info: response.info, range: response.range })

@@ -11,6 +11,7 @@ mod journal;
 mod kept;
 mod parts;
 mod plan;
+mod progress;
 mod publish;
 mod ranges;
 pub mod recover;
@@ -30,6 +31,7 @@ use tokio::sync::Semaphore;
 
 pub use self::journal::{Intent, Journal, Kept, KeptBase, KeptId, KeptPart};
 use self::parts::Layout;
+pub use self::progress::Progress;
 use self::staging::Staging;
 use self::state::State;
 pub use self::writer::Writer;

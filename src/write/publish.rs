@@ -5,12 +5,14 @@
 //! copied from the base by the server, or already there; Complete commits them all at once, or not at all.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::plan::{Origin, Planned, plan};
+use super::progress::uploaded_bytes;
 use super::ranges::RangeSet;
 use super::writer::{Inner, Writer};
 use super::{Piece, Published, WriteError};
@@ -95,6 +97,7 @@ impl Inner {
                     Look::Clean(last) => return last.map(Some).ok_or(WriteError::Stale),
                 }
             };
+            let began = self.shared.clock.now();
             let outcome = self.commit(&snapshot).await;
             match outcome {
                 Ok(info) => {
@@ -105,6 +108,8 @@ impl Inner {
                         blocks.extend(state.published(&info, snapshot.at, &snapshot.kept));
                         unused
                     };
+                    // What is still dirty came in since.
+                    self.counted.lock().since = Some(began);
                     // One that was begun while the file was long, and then not needed.
                     if let Some(upload) = unused {
                         self.abort(&upload).await;
@@ -169,6 +174,7 @@ impl Inner {
             tracing::debug!(key = %state.key, "attributes were set after the upload began; they come with the next one");
         }
         state.publishing = true;
+        self.committed_bytes.store(uploaded_bytes(&state), Relaxed);
         state.low_water = size;
         Look::Taken(Box::new(Snapshot {
             at: state.count,
@@ -234,6 +240,7 @@ impl Inner {
             running.push(self.make_part(snapshot, *part, pieces).boxed());
         }
         while let Some(receipt) = running.try_next().await? {
+            self.committed_bytes.fetch_add(receipt.size_bytes, Relaxed);
             receipts.push(receipt);
         }
         receipts.sort_by_key(|part| part.number);

@@ -4,6 +4,8 @@
 //! after another; writing goes on meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -34,7 +36,19 @@ pub(super) struct Inner {
     /// Told when an upload of a part has ended.
     pub(super) part_ended: Notify,
     /// What the gauges were last told, to keep them right.
-    pub(super) counted: Mutex<(bool, u64)>,
+    pub(super) counted: Mutex<Counted>,
+    /// Bytes that the publication under way has put into S3.
+    pub(super) committed_bytes: AtomicU64,
+}
+
+/// How dirty a file was when it was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    is_dirty: bool,
+    /// Of staging pages.
+    bytes: u64,
+    /// When the oldest unpublished change came in.
+    pub(super) since: Option<Instant>,
 }
 
 impl Writer {
@@ -46,7 +60,8 @@ impl Writer {
             creation: tokio::sync::Mutex::new(()),
             kept: Mutex::new(None),
             part_ended: Notify::new(),
-            counted: Mutex::new((false, 0)),
+            counted: Mutex::default(),
+            committed_bytes: AtomicU64::new(0),
         }));
         writer.0.count();
         writer
@@ -263,11 +278,17 @@ impl Inner {
         };
         let bytes = if dirty { bytes } else { 0 };
         let mut counted = self.counted.lock();
-        if *counted != (dirty, bytes) {
-            self.shared.metrics.shift(Gauge::DirtyFiles, i64::from(dirty) - i64::from(counted.0));
-            let shift = i64::try_from(bytes).unwrap_or(0) - i64::try_from(counted.1).unwrap_or(0);
+        if !dirty {
+            counted.since = None;
+        } else if counted.since.is_none() {
+            counted.since = Some(self.shared.clock.now());
+        }
+        if (counted.is_dirty, counted.bytes) != (dirty, bytes) {
+            self.shared.metrics.shift(Gauge::DirtyFiles, i64::from(dirty) - i64::from(counted.is_dirty));
+            let shift = i64::try_from(bytes).unwrap_or(0) - i64::try_from(counted.bytes).unwrap_or(0);
             self.shared.metrics.shift(Gauge::DirtyBytes, shift);
-            *counted = (dirty, bytes);
+            counted.is_dirty = dirty;
+            counted.bytes = bytes;
         }
     }
 
@@ -287,9 +308,9 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let (dirty, bytes) = *self.counted.get_mut();
-        self.shared.metrics.shift(Gauge::DirtyFiles, -i64::from(dirty));
-        self.shared.metrics.shift(Gauge::DirtyBytes, -i64::try_from(bytes).unwrap_or(0));
+        let counted = self.counted.get_mut();
+        self.shared.metrics.shift(Gauge::DirtyFiles, -i64::from(counted.is_dirty));
+        self.shared.metrics.shift(Gauge::DirtyBytes, -i64::try_from(counted.bytes).unwrap_or(0));
         // An upload that nobody completed or kept is aborted, so that nobody pays for its parts.
         if let Some(upload) = self.state.get_mut().upload.take() {
             let (shared, key) = (Arc::clone(&self.shared), self.state.get_mut().key.clone());

@@ -175,3 +175,28 @@ pub async fn connect(settings: &S3Settings, metrics: Arc<Metrics>) -> Result<Arc
     let conditional: Arc<dyn ObjectStore> = Arc::new(ConditionalStore::new(measured(store), honoured));
     Ok(Arc::new(RetryStore::new(conditional, settings.retry, metrics)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::metrics::RequestKind;
+
+    #[tokio::test]
+    async fn a_refused_connection_is_an_error_and_no_request() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let settings = S3Settings {
+            endpoint_url: Some(format!("http://127.0.0.1:{port}")),
+            region: Some("us-east-1".into()),
+            no_sign_request: true,
+            ..S3Settings::new("bucket")
+        };
+        let metrics = Arc::new(Metrics::default());
+        let error = connect(&settings, Arc::clone(&metrics)).await.err();
+        assert!(matches!(error, Some(ConnectError::Unreachable { .. })), "{error:?}");
+        let snapshot = metrics.snapshot();
+        let errors = snapshot.errors.iter().find(|(kind, _)| *kind == RequestKind::List).map(|(_, errors)| *errors);
+        assert_eq!((metrics.requests(RequestKind::List), errors), (0, Some(3)));
+    }
+}

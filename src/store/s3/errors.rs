@@ -86,6 +86,9 @@ pub(super) fn store_error<E>(asked: Asked<'_>, error: &SdkError<E, HttpResponse>
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
+    if never_connected(error) {
+        return StoreError::Unsent(format!("no connection: {}", chain_of(error)));
+    }
     match error {
         SdkError::ServiceError(service) => {
             let meta = service.err().meta();
@@ -112,6 +115,20 @@ where
     }
 }
 
+/// Whether the request never left, because no connection came about. One that broke may have carried it.
+fn never_connected(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| {
+        cause
+            .downcast_ref::<hyper_util::client::legacy::Error>()
+            .is_some_and(hyper_util::client::legacy::Error::is_connect)
+    })
+}
+
+/// An error and what caused it, outermost first.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |cause: &&'a (dyn Error + 'static)| (*cause).source())
+}
+
 /// `<Region>eu-west-1</Region>` in an error's body.
 fn region_element(body: &[u8]) -> Option<&str> {
     let (_, rest) = std::str::from_utf8(body).ok()?.split_once("<Region>")?;
@@ -134,18 +151,16 @@ fn credentials_error<E>(error: &SdkError<E, HttpResponse>) -> Option<StoreError>
 where
     E: Error + 'static,
 {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(cause) = next {
+    for cause in causes(error) {
         if let Some(found) = cause.downcast_ref::<CredentialsError>() {
             let detail = chain_of(found);
             return Some(match found {
                 CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_) => {
-                    StoreError::Transient(format!("{CREDENTIALS_AWAY}{detail}"))
+                    StoreError::Unsent(format!("{CREDENTIALS_AWAY}{detail}"))
                 }
                 _ => StoreError::Credentials(detail),
             });
         }
-        next = cause.source();
     }
     None
 }

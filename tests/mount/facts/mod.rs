@@ -1,6 +1,7 @@
 //! The facts, by what they are about. Each file gives its own in the order in which they are run.
 
 mod attributes;
+mod bill;
 mod counted;
 mod descriptors;
 mod directories;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Fact> {
         counted::facts(),
         disk_cache::facts(),
         passthrough::facts(),
+        bill::facts(),
         faults::facts(),
         limits::facts(),
         ends::facts(),

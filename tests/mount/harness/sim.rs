@@ -122,6 +122,11 @@ impl Sim {
         self.0.counters().bytes_in
     }
 
+    /// The operations of the latest requests, oldest first.
+    pub fn log(&self) -> Vec<String> {
+        self.0.log().into_iter().map(|logged| logged.operation).collect()
+    }
+
     /// Puts an object of any size that costs no memory.
     pub fn synthetic(&self, bucket: &str, key: &str, size_bytes: u64) {
         self.0.put_synthetic(bucket, key, size_bytes, 1);
