@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use crate::endpoint::Endpoint;
-use crate::objects::put_synthetic;
+use crate::objects::{SyntheticTree, put_synthetic, put_synthetic_tree};
 
 #[derive(Deserialize)]
 struct Synthetic {
@@ -44,6 +44,10 @@ async fn answer(endpoint: Arc<Endpoint>, request: Request<Incoming>) -> Result<R
         }),
         "POST /synthetic" => serde_json::from_slice(&body).map(|it: Synthetic| {
             put_synthetic(&endpoint, &it.bucket, &it.key, it.size, it.seed);
+            b"{}".to_vec()
+        }),
+        "POST /synthetic_tree" => serde_json::from_slice(&body).map(|tree: SyntheticTree| {
+            put_synthetic_tree(&endpoint, &tree);
             b"{}".to_vec()
         }),
         _ => return Ok(said(StatusCode::NOT_FOUND, format!("no such control: {route}\n").into_bytes())),

@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use self::endpoint::Endpoint;
+pub use self::objects::SyntheticTree;
 use self::shaping::{Config, Counters, Logged, Script};
 use self::storage::Storage;
 
@@ -124,6 +125,11 @@ impl S3Sim {
     /// Puts an object whose bytes are made on demand; see [`content::block`].
     pub fn put_synthetic(&self, bucket: &str, key: &str, size: u64, seed: u64) {
         objects::put_synthetic(&self.endpoint, bucket, key, size, seed);
+    }
+
+    /// Puts many such objects at once.
+    pub fn put_synthetic_tree(&self, tree: &SyntheticTree) {
+        objects::put_synthetic_tree(&self.endpoint, tree);
     }
 }
 

@@ -1,5 +1,7 @@
 //! ListObjectsV2 and what is asked of buckets.
 
+use std::borrow::Cow;
+use std::fmt::Write;
 use std::ops::Bound;
 
 use crate::answer::{Answer, NO_SUCH_BUCKET, Refusal, escaped};
@@ -8,12 +10,24 @@ use crate::endpoint::Endpoint;
 use crate::objects::iso_date;
 
 /// A key in an answer: percent-encoded if the request asks for it.
-pub(crate) fn spelled(call: &Call, key: &str) -> String {
+pub(crate) fn spelled<'a>(call: &Call, key: &'a str) -> Cow<'a, str> {
     if call.query.get("encoding-type").is_none_or(|kind| kind != "url") {
-        return escaped(key);
+        return escaped(key).into();
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/*".contains(&byte);
-    key.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    // Most keys are spelled as they are, and a page has a thousand of them.
+    if key.bytes().all(plain) {
+        return key.into();
+    }
+    let mut out = String::with_capacity(key.len() * 3);
+    for byte in key.bytes() {
+        if plain(byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out.into()
 }
 
 /// The element that says so.
@@ -30,7 +44,9 @@ pub(crate) fn list(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> 
     let after = call.query.get("continuation-token").or(call.query.get("start-after")).cloned().unwrap_or_default();
     let held = endpoint.storage.held.lock();
     let objects = held.buckets.get(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
-    let (mut rows, mut rolled, mut count, mut next) = (String::new(), Vec::<String>::new(), 0, None);
+    // About 250 bytes an object.
+    let (mut rows, mut rolled, mut count, mut next) =
+        (String::with_capacity(limit * 256), Vec::<String>::new(), 0, None);
     let mut last = after.clone();
     let mut from = if after < prefix { Bound::Included(prefix.clone()) } else { Bound::Excluded(after.clone()) };
     'pages: loop {
@@ -46,7 +62,8 @@ pub(crate) fn list(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> 
                     break 'pages;
                 }
                 count += 1;
-                last = name.to_owned();
+                last.clear();
+                last.push_str(name);
             }
             if roll.is_some() {
                 if !told {
@@ -56,14 +73,15 @@ pub(crate) fn list(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> 
                 skip_to = Some(format!("{name}\u{10ffff}"));
                 break;
             }
-            rows.push_str(&format!(
+            let _ = write!(
+                rows,
                 "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>{}</ETag><Size>{}</Size><StorageClass>{}</StorageClass></Contents>",
                 spelled(call, key),
                 iso_date(object.modified),
                 escaped(&object.etag),
                 object.content.len(),
                 object.carried.storage_class.as_deref().unwrap_or("STANDARD")
-            ));
+            );
         }
         match skip_to {
             Some(name) => from = Bound::Excluded(name),

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use serde::Deserialize;
 
 use crate::answer::{
     Answer, BAD_DIGEST, INVALID_OBJECT_STATE, KEY_TOO_LONG, MALFORMED, NO_SUCH_BUCKET, NO_SUCH_KEY,
@@ -288,6 +289,50 @@ pub(crate) fn put_synthetic(endpoint: &Endpoint, bucket: &str, key: &str, size: 
     };
     endpoint.storage.create_bucket(bucket);
     endpoint.storage.held.lock().buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object);
+}
+
+/// Many objects at once, put by control: a flat directory, or a tree of one level.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyntheticTree {
+    /// Bucket, made if it is not there.
+    pub bucket: String,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Directories `d0000`, `d0001`, ... to put the files in; 0 puts them under the prefix itself.
+    #[serde(default)]
+    pub directories: u64,
+    /// Files in each directory.
+    pub files: u64,
+    /// Length of each object in bytes.
+    #[serde(default)]
+    pub size: u64,
+    /// Names are numbers in order (`f0000000.dat`), or 16 hexadecimal digits that are spread evenly.
+    #[serde(default)]
+    pub hashed: bool,
+}
+
+/// Puts a tree of synthetic objects.
+pub(crate) fn put_synthetic_tree(endpoint: &Endpoint, tree: &SyntheticTree) {
+    endpoint.storage.create_bucket(&tree.bucket);
+    let mut held = endpoint.storage.held.lock();
+    let objects = held.buckets.entry(tree.bucket.clone()).or_default();
+    let modified = SystemTime::now();
+    for directory in 0..tree.directories.max(1) {
+        let below = if tree.directories == 0 { String::new() } else { format!("d{directory:04}/") };
+        for file in 0..tree.files {
+            // An odd multiplier permutes the 64-bit numbers, so that names stay distinct.
+            let spread = (file + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let name = if tree.hashed { format!("{spread:016x}") } else { format!("f{file:07}.dat") };
+            let object = Object {
+                content: Content::Synthetic { seed: 1, len: tree.size },
+                etag: format!("\"{spread:016x}{directory:016x}\""),
+                modified,
+                carried: crate::storage::Carried::default(),
+            };
+            objects.insert(format!("{}{below}{name}", tree.prefix), object);
+        }
+    }
 }
 
 #[cfg(test)]
