@@ -5,7 +5,7 @@
 
 use super::FileSystem;
 use super::error::FsResult;
-use crate::namespace::{DirectoryEntry, Node};
+use crate::namespace::{DirectoryEntry, Node, NodeKind};
 use crate::types::{FileHandle, Ino};
 
 impl FileSystem {
@@ -15,20 +15,38 @@ impl FileSystem {
         Ok(self.handles.insert_directory(directory))
     }
 
-    /// At most `count` entries from `offset` (0, or the `next_offset` of an entry); none at the end. No lookup count is
-    /// raised: see [`FileSystem::remember`].
-    pub async fn readdir(&self, handle: FileHandle, offset: u64, count: usize) -> FsResult<Vec<DirectoryEntry>> {
-        let directory = self.handles.directory(handle)?;
-        let mut entries = directory.read(offset, count).await?;
-        for entry in &mut entries {
-            entry.node = self.as_opened(entry.node.clone());
-        }
-        Ok(entries)
+    /// At most `count` entries from `offset` (0, or the `next_offset` of an entry) if they are in memory, none at the end;
+    /// `None` where S3 must be asked. No lookup count is raised: see [`FileSystem::remember`].
+    pub fn try_readdir(&self, handle: FileHandle, offset: u64, count: usize) -> Option<FsResult<Vec<DirectoryEntry>>> {
+        let directory = match self.handles.directory(handle) {
+            Ok(directory) => directory,
+            Err(error) => return Some(Err(error)),
+        };
+        let entries = directory.try_read(offset, count)?;
+        Some(entries.map(|entries| self.as_opened_entries(entries)).map_err(Into::into))
     }
 
-    /// An entry was handed to the kernel with its attributes (readdirplus): that is a lookup.
-    pub fn remember(&self, node: &Node) {
-        self.namespace.remember(node);
+    /// The same, asking S3 if need be.
+    pub async fn readdir(&self, handle: FileHandle, offset: u64, count: usize) -> FsResult<Vec<DirectoryEntry>> {
+        let directory = self.handles.directory(handle)?;
+        let entries = directory.read(offset, count).await?;
+        Ok(self.as_opened_entries(entries))
+    }
+
+    fn as_opened_entries(&self, mut entries: Vec<DirectoryEntry>) -> Vec<DirectoryEntry> {
+        for entry in entries.iter_mut().filter(|entry| entry.kind == NodeKind::File) {
+            if let Some(size_bytes) = self.opened_size(entry.ino) {
+                entry.attributes.size_bytes = size_bytes;
+            }
+        }
+        entries
+    }
+
+    /// An entry is handed to the kernel with its attributes (readdirplus): that is a lookup. Answers what the name leads to
+    /// now; `None` if nothing has it any more.
+    pub fn remember(&self, handle: FileHandle, entry: &DirectoryEntry) -> Option<Node> {
+        let directory = self.handles.directory(handle).ok()?;
+        self.namespace.remember(directory.ino(), entry).map(|node| self.as_opened(node))
     }
 
     /// Closes a directory stream.

@@ -39,15 +39,17 @@ impl FileSystem {
     /// The node with the size that its open handles see.
     pub(super) fn as_opened(&self, mut node: Node) -> Node {
         if node.kind == NodeKind::File
-            && let Some(inode) = self.open.get(node.ino)
+            && let Some(size_bytes) = self.opened_size(node.ino)
         {
-            let view = inode.view.lock();
-            if view.settled
-                && let Some(size_bytes) = view.size_bytes()
-            {
-                node.attributes.size_bytes = size_bytes;
-            }
+            node.attributes.size_bytes = size_bytes;
         }
         node
+    }
+
+    /// The size that the open handles of a file see.
+    pub(super) fn opened_size(&self, ino: Ino) -> Option<u64> {
+        let inode = self.open.get(ino)?;
+        let view = inode.view.lock();
+        if view.settled { view.size_bytes() } else { None }
     }
 }

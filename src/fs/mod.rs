@@ -46,7 +46,7 @@ use crate::config::AttributeDefaults;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, NamespaceEvent};
 // What the answers are made of, for the room above.
-pub use crate::namespace::{DirectoryEntry, Node, NodeKind};
+pub use crate::namespace::{Attributes, DirectoryEntry, Node, NodeKind};
 use crate::read::ReadEngine;
 pub use crate::read::WholeFile;
 use crate::types::Ino;

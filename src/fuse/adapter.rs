@@ -26,17 +26,15 @@ use fuser::{
 use tokio::runtime::Handle;
 
 use super::attr::{file_attr, set_time};
+use super::directory;
 use super::errno::answer;
 use super::passthrough::Backings;
-use super::reply::{GENERATION, attr, data, empty, entry, handle, ino, names, names_with_attributes, open_flags};
+use super::reply::{GENERATION, attr, data, empty, entry, handle, ino, open_flags};
 use super::session::{SessionOptions, negotiate};
 use crate::clock::Clock;
 use crate::fs::{FileSystem, FsResult, NewFile, SetAttributes};
 use crate::metrics::{Latency, Metrics};
 use crate::types::ByteRange;
-
-/// Entries fetched for one readdir: the kernel's buffer holds a few hundred.
-const ENTRIES_PER_READDIR: usize = 512;
 
 /// A file system behind the kernel's interface.
 pub(super) struct Adapter {
@@ -374,9 +372,15 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, _ino: INodeNo, through: KernelHandle, offset: u64, reply: ReplyDirectory) {
-        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
-            let entries = fs.readdir(handle(through), offset, ENTRIES_PER_READDIR).await;
-            names(reply, entries);
+        let (started, through) = (self.clock.now(), handle(through));
+        // What a walk makes worth fetching is fetched by tasks.
+        let _runtime = self.runtime.enter();
+        let left = self.in_place(Latency::Metadata, started, reply, |reply| {
+            directory::try_names(reply, &self.fs, through, offset)
+        });
+        let Some(reply) = left else { return };
+        self.task(Latency::Metadata, started, move |fs| async move {
+            directory::names(reply, &fs, through, offset).await;
         });
     }
 
@@ -388,10 +392,14 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let ttl = self.ttl;
-        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
-            let entries = fs.readdir(handle(through), offset, ENTRIES_PER_READDIR).await;
-            names_with_attributes(reply, &fs, ttl, entries);
+        let (started, through, ttl) = (self.clock.now(), handle(through), self.ttl);
+        let _runtime = self.runtime.enter();
+        let left = self.in_place(Latency::Metadata, started, reply, |reply| {
+            directory::try_entries(reply, &self.fs, through, ttl, offset)
+        });
+        let Some(reply) = left else { return };
+        self.task(Latency::Metadata, started, move |fs| async move {
+            directory::entries(reply, &fs, through, ttl, offset).await;
         });
     }
 

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 
-use crate::fs::SetTime;
-use crate::fs::{Node, NodeKind};
+use crate::fs::{Attributes, DirectoryEntry, Node, NodeKind, SetTime};
+use crate::types::Ino;
 
 /// st_blksize: programs such as cp(1) and Python size their buffers by it; the largest FUSE request serves best.
 const PREFERRED_IO_BYTES: u32 = 1 << 20;
@@ -23,16 +23,24 @@ pub(super) fn file_type(kind: NodeKind) -> FileType {
 
 /// The attributes of a node.
 pub(super) fn file_attr(node: &Node) -> FileAttr {
-    let attributes = &node.attributes;
+    attr_of(node.ino, node.kind, &node.attributes)
+}
+
+/// The attributes of an entry of a directory.
+pub(super) fn entry_attr(entry: &DirectoryEntry) -> FileAttr {
+    attr_of(entry.ino, entry.kind, &entry.attributes)
+}
+
+fn attr_of(ino: Ino, kind: NodeKind, attributes: &Attributes) -> FileAttr {
     FileAttr {
-        ino: INodeNo(node.ino.0),
+        ino: INodeNo(ino.0),
         size: attributes.size_bytes,
         blocks: attributes.size_bytes.div_ceil(BLOCK_BYTES),
         atime: attributes.atime,
         mtime: attributes.mtime,
         ctime: attributes.ctime,
         crtime: SystemTime::UNIX_EPOCH,
-        kind: file_type(node.kind),
+        kind: file_type(kind),
         perm: (attributes.mode & 0o7777) as u16,
         nlink: attributes.nlink,
         uid: attributes.uid,

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod attr;
+mod directory;
 mod errno;
 pub mod mount;
 mod notify;

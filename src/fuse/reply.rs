@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fuser::{
-    FileHandle as KernelHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    FileHandle as KernelHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
 };
 
-use super::attr::{absent, file_attr, file_type};
+use super::attr::{absent, file_attr};
 use super::errno::answer;
-use crate::fs::{DirectoryEntry, Node};
-use crate::fs::{FileSystem, FsError, FsResult, Opened};
+use crate::fs::{FsError, FsResult, Node, Opened};
 use crate::types::{FileHandle, Ino};
 
 /// An inode number is never used twice in a mount, so one generation serves all.
@@ -66,49 +64,4 @@ pub(super) fn open_flags(opened: Opened) -> FopenFlags {
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
     flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
     flags
-}
-
-/// Answers readdir with as many names as fit.
-pub(super) fn names(mut reply: ReplyDirectory, outcome: FsResult<Vec<DirectoryEntry>>) {
-    match outcome {
-        Ok(entries) => {
-            for entry in entries {
-                let inode = INodeNo(entry.node.ino.0);
-                if reply.add(inode, entry.next_offset, file_type(entry.node.kind), &*entry.name) {
-                    break;
-                }
-            }
-            reply.ok();
-        }
-        Err(error) => reply.error(answer("readdir", &error)),
-    }
-}
-
-/// Answers readdirplus with as many entries as fit; each of them is a lookup, but for the two dots.
-pub(super) fn names_with_attributes(
-    mut reply: ReplyDirectoryPlus,
-    fs: &FileSystem,
-    ttl: Duration,
-    outcome: FsResult<Vec<DirectoryEntry>>,
-) {
-    match outcome {
-        Ok(entries) => {
-            for entry in entries {
-                let attr = file_attr(&entry.node);
-                let dots = matches!(&*entry.name, "." | "..");
-                // The count rises before the reply; an entry that did not fit gives it back.
-                if !dots {
-                    fs.remember(&entry.node);
-                }
-                if reply.add(attr.ino, entry.next_offset, &*entry.name, &ttl, &attr, GENERATION) {
-                    if !dots {
-                        fs.forget(entry.node.ino, 1);
-                    }
-                    break;
-                }
-            }
-            reply.ok();
-        }
-        Err(error) => reply.error(answer("readdir", &error)),
-    }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::listing::Listing;
-use super::{Namespace, NamespaceError, NamespaceResult, Node};
+use super::listing::{Listed, Listing};
+use super::table::Table;
+use super::{Attributes, Namespace, NamespaceError, NamespaceResult, Node, NodeKind};
 use crate::types::Ino;
 
 /// Offset of the first name behind the two dots.
@@ -19,13 +20,8 @@ const FIRST_NAME: u64 = 2;
 pub struct DirectoryHandle {
     namespace: Namespace,
     ino: Ino,
-    view: Mutex<View>,
-}
-
-#[derive(Debug)]
-struct View {
-    listing: Arc<Listing>,
-    begun: bool,
+    /// Taken when the stream is first read, and again when it is read from its start.
+    view: Mutex<Option<Arc<Listing>>>,
 }
 
 /// One entry of a directory stream.
@@ -35,63 +31,99 @@ pub struct DirectoryEntry {
     pub name: Arc<str>,
     /// Where the stream goes on behind this entry.
     pub next_offset: u64,
-    /// What the name leads to.
-    pub node: Node,
+    /// The inode that the name leads to.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Its attributes.
+    pub attributes: Attributes,
 }
 
 impl Namespace {
     /// Opens a directory stream.
     pub fn open_directory(&self, ino: Ino) -> NamespaceResult<DirectoryHandle> {
-        let listing = self.listing(ino)?;
-        Ok(DirectoryHandle { namespace: self.clone(), ino, view: Mutex::new(View { listing, begun: false }) })
+        Self::check_directory(&self.0.table.lock(), ino)?;
+        Ok(DirectoryHandle { namespace: self.clone(), ino, view: Mutex::new(None) })
     }
 }
 
 impl DirectoryHandle {
+    /// The directory.
+    pub fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// At most `count` entries from `offset` if they are in memory, none at the end; `None` where S3 must be asked. Raises no
+    /// lookup count.
+    pub fn try_read(&self, offset: u64, count: usize) -> Option<NamespaceResult<Vec<DirectoryEntry>>> {
+        let listing = match self.view(offset) {
+            Ok(listing) => listing,
+            Err(error) => return Some(Err(error)),
+        };
+        self.read_from(&listing, offset, count).transpose()
+    }
+
     /// At most `count` entries from `offset`; none at the end. Raises no lookup count.
     pub async fn read(&self, offset: u64, count: usize) -> NamespaceResult<Vec<DirectoryEntry>> {
         let listing = self.view(offset)?;
-        let mut entries = Vec::new();
+        loop {
+            if let Some(entries) = self.read_from(&listing, offset, count)? {
+                return Ok(entries);
+            }
+            let mut position = position_of(offset);
+            // Behind names that are there and have gone since.
+            position += listing.reached(position);
+            listing.reach(&self.namespace, position).await?;
+        }
+    }
+
+    /// What the listing has; `None` if it has nothing yet and will have more.
+    fn read_from(&self, listing: &Listing, offset: u64, count: usize) -> NamespaceResult<Option<Vec<DirectoryEntry>>> {
+        let mut entries = Vec::with_capacity(count);
         if offset < FIRST_NAME {
             entries.extend(self.dots(offset)?.into_iter().take(count));
         }
-        let mut position = usize::try_from(offset.max(FIRST_NAME) - FIRST_NAME).unwrap_or(usize::MAX);
+        let mut position = position_of(offset);
         // Names that have gone meanwhile are passed over; an answer without any entry would end the stream.
         while entries.len() < count {
-            let wanted = count - entries.len();
-            let (names, at_end) = listing.slice(position, wanted);
-            if names.is_empty() {
-                if at_end || !entries.is_empty() {
-                    break;
-                }
-                listing.reach(&self.namespace, position).await?;
-                if listing.progress() == (position, true) {
-                    break;
-                }
-                continue;
+            let (listed, at_end) = listing.slice(position, count - entries.len());
+            if listed.is_empty() {
+                return Ok((at_end || !entries.is_empty()).then_some(entries));
             }
-            let table = self.namespace.0.table.lock();
-            for (name, ino) in names {
+            let mut table = self.namespace.0.table.lock();
+            for listed in listed {
                 position += 1;
-                if let Some(row) = table.rows.get(&ino)
-                    && row.linked
-                    && row.parent == self.ino
-                    && row.name == name
-                {
-                    let node = self.namespace.node_of(ino, row);
-                    entries.push(DirectoryEntry { name, next_offset: position as u64 + FIRST_NAME, node });
-                }
+                entries.extend(self.entry(&mut table, listing, listed, position as u64 + FIRST_NAME));
             }
         }
-        Ok(entries)
+        Ok(Some(entries))
+    }
+
+    fn entry(&self, table: &mut Table, listing: &Listing, listed: Listed, next_offset: u64) -> Option<DirectoryEntry> {
+        match listed {
+            Listed::Entry { name, ino, kind, size_bytes, modified } => {
+                let mtime = if kind == NodeKind::Directory { listing.made } else { modified };
+                let attributes = self.namespace.listed_attributes(kind, size_bytes, mtime);
+                Some(DirectoryEntry { name, next_offset, ino, kind, attributes })
+            }
+            Listed::Name(name) => {
+                let ino = table.child(self.ino, &name)?;
+                let Node { kind, attributes, .. } = self.namespace.node_of(ino, table.rows.get(&ino)?);
+                Some(DirectoryEntry { name, next_offset, ino, kind, attributes })
+            }
+        }
     }
 
     fn view(&self, offset: u64) -> NamespaceResult<Arc<Listing>> {
         let mut view = self.view.lock();
-        if offset == 0 && std::mem::replace(&mut view.begun, true) {
-            view.listing = self.namespace.listing(self.ino)?;
+        match &*view {
+            Some(listing) if offset != 0 => Ok(Arc::clone(listing)),
+            _ => {
+                let listing = self.namespace.listing(self.ino)?;
+                *view = Some(Arc::clone(&listing));
+                Ok(listing)
+            }
         }
-        Ok(Arc::clone(&view.listing))
     }
 
     fn dots(&self, offset: u64) -> NamespaceResult<Vec<DirectoryEntry>> {
@@ -105,8 +137,15 @@ impl DirectoryHandle {
         let entries = dots.into_iter().zip(1..).map(|((name, node), next_offset)| DirectoryEntry {
             name: name.into(),
             next_offset,
-            node,
+            ino: node.ino,
+            kind: node.kind,
+            attributes: node.attributes,
         });
         Ok(entries.skip(usize::try_from(offset).unwrap_or(0)).collect())
     }
+}
+
+/// The position in the listing of an offset in the stream.
+fn position_of(offset: u64) -> usize {
+    usize::try_from(offset.max(FIRST_NAME) - FIRST_NAME).unwrap_or(usize::MAX)
 }

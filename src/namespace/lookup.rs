@@ -34,16 +34,16 @@ impl Namespace {
         if let Err(error) = keys::check_name(name) {
             return Some(Err(error.into()));
         }
-        let table = self.0.table.lock();
+        let mut table = self.0.table.lock();
         if let Err(error) = Self::check_directory(&table, parent) {
             return Some(Err(error));
         }
         let now = self.0.clock.now();
-        let directory = table.directories.get(&parent)?;
-        if let Some(&ino) = directory.children.get(name) {
+        if let Some(ino) = table.child(parent, name) {
             let row = table.rows.get(&ino)?;
             return self.is_row_fresh(&table, ino, row).then_some(Ok(ino));
         }
+        let directory = table.directories.get(&parent)?;
         let listed = directory.listed.is_some_and(|listed| self.is_fresh(listed, now));
         let absent = directory.absent.get(name).is_some_and(|&seen| self.is_fresh(seen, now));
         (listed || absent).then_some(Err(NamespaceError::NotFound))

@@ -8,15 +8,20 @@
 
 mod attributes;
 mod change;
+mod children;
 mod copy;
 mod directory;
 mod keys;
 mod listing;
 mod lookup;
 mod node;
+mod plan;
 mod remove;
 mod rename;
 mod rename_directory;
+mod roll;
+mod scan;
+mod split;
 mod symlink;
 mod table;
 #[cfg(test)]
@@ -24,6 +29,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -121,6 +127,8 @@ struct Shared {
     journal_dir: Option<PathBuf>,
     table: Mutex<Table>,
     asking: Mutex<Asking>,
+    /// The server was found to list out of order.
+    serial_listings: AtomicBool,
     events: Mutex<Option<mpsc::UnboundedSender<NamespaceEvent>>>,
 }
 
@@ -151,6 +159,7 @@ impl Namespace {
             journal_dir,
             table,
             asking: Mutex::default(),
+            serial_listings: AtomicBool::new(false),
             events: Mutex::new(None),
         }))
     }
@@ -219,11 +228,13 @@ impl Namespace {
         }
     }
 
-    /// An entry was handed to the kernel: one reference more.
-    pub fn remember(&self, node: &Node) {
-        if let Some(row) = self.0.table.lock().rows.get_mut(&node.ino) {
-            row.lookups += 1;
-        }
+    /// An entry of a directory stream is handed to the kernel: one reference more. Answers what the name leads to now; `None`
+    /// if nothing has it any more.
+    pub fn remember(&self, parent: Ino, entry: &DirectoryEntry) -> Option<Node> {
+        let mut table = self.0.table.lock();
+        let ino = table.child(parent, &entry.name)?;
+        table.row_mut(ino).lookups += 1;
+        Some(self.node_of(ino, &table.rows[&ino]))
     }
 
     /// An open handle keeps the inode.

@@ -103,6 +103,23 @@ impl Namespace {
         Node { ino, kind: row.kind, attributes, info: row.object.clone(), unpublished: row.unpublished }
     }
 
+    /// The attributes of what a listing showed and nobody asked for yet.
+    pub(super) fn listed_attributes(&self, kind: NodeKind, size_bytes: u64, mtime: SystemTime) -> Attributes {
+        let defaults = &self.0.defaults;
+        let mode = if kind == NodeKind::Directory { defaults.dir_mode } else { defaults.file_mode };
+        Attributes {
+            size_bytes,
+            mode,
+            uid: defaults.uid,
+            gid: defaults.gid,
+            nlink: 1,
+            atime: mtime,
+            mtime,
+            ctime: mtime,
+            rdev: 0,
+        }
+    }
+
     /// The inode as last known, whatever its age; `None` if it is not known.
     pub fn peek(&self, ino: Ino) -> Option<Node> {
         let table = self.0.table.lock();

@@ -23,7 +23,7 @@ impl Namespace {
     /// Removes a name of a file.
     pub async fn unlink(&self, parent: Ino, name: &str, how: Unlink) -> NamespaceResult<()> {
         let (ino, key) = {
-            let table = self.0.table.lock();
+            let mut table = self.0.table.lock();
             let ino = table.child(parent, name).ok_or(NamespaceError::NotFound)?;
             if table.rows[&ino].kind == NodeKind::Directory {
                 return Err(NamespaceError::IsADirectory);
@@ -51,7 +51,7 @@ impl Namespace {
         let key = {
             let table = self.0.table.lock();
             let Some(known) = table.directories.get(&directory) else { return Ok(()) };
-            if directory == Ino::ROOT || known.marker || known.children.values().any(|&ino| ino != last) {
+            if directory == Ino::ROOT || known.marker || known.has_names_beside(last) {
                 return Ok(());
             }
             self.directory_prefix(&table, directory)?

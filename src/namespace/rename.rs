@@ -33,7 +33,7 @@ impl Namespace {
     /// Renames what is no directory.
     pub async fn rename_file(&self, from: Place<'_>, to: Place<'_>, flags: RenameFlags) -> NamespaceResult<Renamed> {
         let (ino, unpublished, key) = {
-            let table = self.0.table.lock();
+            let mut table = self.0.table.lock();
             Self::check_directory(&table, to.0)?;
             let ino = table.child(from.0, from.1).ok_or(NamespaceError::NotFound)?;
             let row = &table.rows[&ino];

@@ -85,7 +85,7 @@ impl Namespace {
         flags: RenameFlags,
     ) -> NamespaceResult<RenamedTree> {
         let (ino, from_prefix, to_prefix) = {
-            let table = self.0.table.lock();
+            let mut table = self.0.table.lock();
             Self::check_directory(&table, to.0)?;
             let ino = table.child(from.0, from.1).ok_or(NamespaceError::NotFound)?;
             if table.rows[&ino].kind != NodeKind::Directory {
@@ -127,6 +127,7 @@ impl Namespace {
             table.remove(replaced, now);
         }
         table.relink(ino, to.0, to.1, now);
+        table.forget_listings_under(ino);
         let mut all = Vec::new();
         for file in table.files_under(ino) {
             let Some(row) = table.rows.get(&file) else { continue };

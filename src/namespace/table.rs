@@ -6,11 +6,12 @@
 //! Every local change of a name is stamped with a count. An answer of S3 carries the count at which it was asked for, and
 //! changes nothing that was stamped later: that is how an old answer never undoes a new change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
-use super::listing::Listing;
+use super::children::Directory;
+use super::scan::Walk;
 use super::{AttributeChanges, NodeKind};
 use crate::types::{Ino, ObjectInfo, ObjectVersion};
 
@@ -47,24 +48,6 @@ pub(super) struct Row {
     pub(super) opened: Option<ObjectVersion>,
     /// When the row was made: the times of a directory, of which S3 knows none.
     pub(super) made: SystemTime,
-}
-
-/// One directory's names.
-#[derive(Debug, Default)]
-pub(super) struct Directory {
-    pub(super) children: BTreeMap<Arc<str>, Ino>,
-    /// When all names were last known; `None` if not all are.
-    pub(super) listed: Option<Instant>,
-    /// Names that S3 did not have, and when it said so.
-    pub(super) absent: HashMap<Arc<str>, Instant>,
-    /// Names that were removed here, with the count of that change: a listing asked for earlier may still show them.
-    pub(super) removed: HashMap<Arc<str>, u64>,
-    /// Whether its marker is known to exist.
-    pub(super) marker: bool,
-    /// Unknown names that were asked for one by one since the last listing.
-    pub(super) asked: u32,
-    /// The listing under way.
-    pub(super) listing: Weak<Listing>,
 }
 
 /// The object of an unlinked file that is still open.
@@ -120,16 +103,30 @@ impl Table {
             next: Ino::ROOT.0,
             changes: 0,
         };
-        let root = table.insert_row(Ino::ROOT, "".into(), NodeKind::Directory, now, made);
+        let root = table.next_ino();
+        table.insert_row(root, Ino::ROOT, "".into(), NodeKind::Directory, now, made);
         table.directories.insert(root, Directory { marker: true, ..Directory::default() });
         // The kernel never looks the root up and never forgets it.
         table.row_mut(root).lookups = 1;
         table
     }
 
-    fn insert_row(&mut self, parent: Ino, name: Arc<str>, kind: NodeKind, seen: Instant, made: SystemTime) -> Ino {
+    /// A number that no inode ever had.
+    pub(super) fn next_ino(&mut self) -> Ino {
         let ino = Ino(self.next);
         self.next += 1;
+        ino
+    }
+
+    fn insert_row(
+        &mut self,
+        ino: Ino,
+        parent: Ino,
+        name: Arc<str>,
+        kind: NodeKind,
+        seen: Instant,
+        made: SystemTime,
+    ) -> Ino {
         let row = Row {
             parent,
             name,
@@ -158,8 +155,16 @@ impl Table {
     }
 
     /// The inode of a name.
-    pub(super) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
-        self.directories.get(&parent)?.children.get(name).copied()
+    pub(super) fn child(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        let directory = self.directories.get(&parent)?;
+        if let Some(&ino) = directory.children.get(name) {
+            return Some(ino);
+        }
+        let (listing, entry) =
+            directory.listings().find_map(|listing| listing.entry(name).map(|entry| (listing, entry)))?;
+        self.link_as(entry.ino, parent, name, entry.kind, listing.began, listing.made);
+        self.row_mut(entry.ino).object = entry.object;
+        Some(entry.ino)
     }
 
     /// Stamps a local change.
@@ -170,11 +175,17 @@ impl Table {
 
     /// A new child; the name must be free.
     pub(super) fn link(&mut self, parent: Ino, name: &str, kind: NodeKind, seen: Instant, made: SystemTime) -> Ino {
+        let ino = self.next_ino();
+        self.link_as(ino, parent, name, kind, seen, made)
+    }
+
+    fn link_as(&mut self, ino: Ino, parent: Ino, name: &str, kind: NodeKind, seen: Instant, made: SystemTime) -> Ino {
         let name: Arc<str> = name.into();
-        let ino = self.insert_row(parent, Arc::clone(&name), kind, seen, made);
+        self.insert_row(ino, parent, Arc::clone(&name), kind, seen, made);
         let directory = self.directories.entry(parent).or_default();
         directory.absent.remove(&name);
         directory.removed.remove(&name);
+        directory.take(&name);
         directory.children.insert(name, ino);
         if kind == NodeKind::Directory {
             self.directories.insert(ino, Directory::default());
@@ -250,6 +261,7 @@ impl Table {
         let directory = self.directories.entry(to).or_default();
         directory.absent.remove(&name);
         directory.removed.remove(&name);
+        directory.take(&name);
         directory.children.insert(name, ino);
     }
 
@@ -335,6 +347,7 @@ impl Table {
 
     fn note_absent(&mut self, parent: Ino, name: &str, now: Instant) {
         if let Some(directory) = self.directories.get_mut(&parent) {
+            directory.take(name);
             // A scan for thousands of names that do not exist shall not fill the memory.
             if directory.absent.len() >= ABSENT_NAMES_MAX {
                 directory.absent.clear();
@@ -379,9 +392,25 @@ impl Table {
         }
         if let Some(directory) = self.directories.get_mut(&ino) {
             directory.listed = None;
+            directory.current = None;
             if all {
                 directory.absent.clear();
             }
+        }
+    }
+
+    /// Keys below a directory have changed with its name: what was listed under the old ones is forgotten.
+    pub(super) fn forget_listings_under(&mut self, ino: Ino) {
+        let mut waiting = vec![ino];
+        while let Some(at) = waiting.pop() {
+            let Some(directory) = self.directories.get_mut(&at) else { continue };
+            if directory.current.take().is_some() {
+                directory.listed = None;
+            }
+            directory.walk = Walk::default();
+            directory.listing = Weak::new();
+            directory.older.clear();
+            waiting.extend(directory.children.values());
         }
     }
 

@@ -39,9 +39,7 @@ pub struct MemoryStore(Arc<Bucket>);
 
 #[derive(Debug)]
 struct Bucket {
-    clock: Clock,
-    capabilities: StoreCapabilities,
-    part_bytes_min: u64,
+    options: MemoryOptions,
     state: Mutex<State>,
 }
 
@@ -71,11 +69,21 @@ pub struct MemoryOptions {
     pub capabilities: StoreCapabilities,
     /// Smallest part but the last, in bytes; less than S3's spares tests big files.
     pub part_bytes_min: u64,
+    /// Most names of a LIST page; less than S3's spares tests many objects.
+    pub page_keys_max: usize,
+    /// LIST honours start-after; some servers do not.
+    pub starts_after: bool,
 }
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self { clock: Clock::system(), capabilities: StoreCapabilities::ALL, part_bytes_min: PART_BYTES_MIN }
+        Self {
+            clock: Clock::system(),
+            capabilities: StoreCapabilities::ALL,
+            part_bytes_min: PART_BYTES_MIN,
+            page_keys_max: KEYS_PER_REQUEST_MAX,
+            starts_after: true,
+        }
     }
 }
 
@@ -98,8 +106,7 @@ impl MemoryStore {
 
     /// An empty bucket.
     pub fn with_options(options: MemoryOptions) -> Self {
-        let MemoryOptions { clock, capabilities, part_bytes_min } = options;
-        Self(Arc::new(Bucket { clock, capabilities, part_bytes_min, state: Mutex::default() }))
+        Self(Arc::new(Bucket { options, state: Mutex::default() }))
     }
 
     /// Puts an object as another client would, uncounted.
@@ -150,7 +157,7 @@ impl MemoryStore {
 
 impl Bucket {
     fn now(&self) -> SystemTime {
-        self.clock.wall()
+        self.options.clock.wall()
     }
 
     fn answer(&self, kind: RequestKind, key: &str, range: Option<ByteRange>) -> parking_lot::MutexGuard<'_, State> {
@@ -304,8 +311,9 @@ impl ObjectStore for MemoryStore {
 
     async fn list(&self, request: ListRequest) -> StoreResult<ListPage> {
         let state = self.0.answer(RequestKind::List, &request.prefix, None);
-        let keys_max = request.keys_max.unwrap_or(KEYS_PER_REQUEST_MAX).clamp(1, KEYS_PER_REQUEST_MAX);
-        let after = request.continuation.as_deref().or(request.start_after.as_deref()).unwrap_or_default();
+        let keys_max = request.keys_max.unwrap_or(KEYS_PER_REQUEST_MAX).clamp(1, self.0.options.page_keys_max);
+        let start_after = request.start_after.as_deref().filter(|_| self.0.options.starts_after);
+        let after = request.continuation.as_deref().or(start_after).unwrap_or_default();
         let from = ObjectKey::from(after.max(request.prefix.as_str()));
         let mut page = ListPage::default();
         let mut last: Option<String> = None;
@@ -338,7 +346,7 @@ impl ObjectStore for MemoryStore {
         if content.len_bytes() > PUT_BYTES_MAX {
             return Err(StoreError::TooLarge("EntityTooLarge: Your proposed upload exceeds the maximum".into()));
         }
-        if self.0.capabilities.conditional_writes {
+        if self.0.options.capabilities.conditional_writes {
             check_condition(state.objects.get(&request.key), &request.condition)?;
         }
         Ok(self.0.store(&mut state, request.key, content, None, request.attributes))
@@ -347,7 +355,7 @@ impl ObjectStore for MemoryStore {
     async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> StoreResult<()> {
         let mut state = self.0.answer(RequestKind::Delete, key.as_str(), None);
         check_key(key)?;
-        if self.0.capabilities.conditional_deletes
+        if self.0.options.capabilities.conditional_deletes
             && let (Some(etag), Some(object)) = (if_match, state.objects.get(key))
             && *etag != object.etag
         {
@@ -381,7 +389,7 @@ impl ObjectStore for MemoryStore {
         if request.attributes.is_none() && request.key == *request.source.key() {
             return Err(StoreError::Fatal("InvalidRequest: a copy to itself must change the metadata".into()));
         }
-        if self.0.capabilities.conditional_copies {
+        if self.0.options.capabilities.conditional_copies {
             check_condition(state.objects.get(&request.key), &request.condition)?;
         }
         let attributes = request.attributes.unwrap_or(source.attributes);
@@ -428,6 +436,6 @@ impl ObjectStore for MemoryStore {
     }
 
     fn capabilities(&self) -> StoreCapabilities {
-        self.0.capabilities
+        self.0.options.capabilities
     }
 }

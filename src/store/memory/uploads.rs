@@ -60,7 +60,7 @@ impl State {
 impl Bucket {
     pub(super) fn source(&self, state: &State, source: &ObjectVersion) -> StoreResult<Object> {
         let object = state.objects.get(source.key()).ok_or(StoreError::NotFound)?;
-        if self.capabilities.pinned_copies && object.etag != *source.etag() {
+        if self.options.capabilities.pinned_copies && object.etag != *source.etag() {
             return Err(StoreError::PreconditionFailed);
         }
         object.refuse_archived()?;
@@ -105,11 +105,11 @@ impl Bucket {
             return Err(StoreError::RangeNotSatisfiable { size_bytes: Some(size_bytes) });
         }
         // API reference, UploadPartCopy, x-amz-copy-source-range.
-        if size_bytes <= self.part_bytes_min && range.len() < size_bytes {
+        if size_bytes <= self.options.part_bytes_min && range.len() < size_bytes {
             return Err(StoreError::Fatal("InvalidRequest: a range can be copied only of a source over 5 MiB".into()));
         }
         let mut part = state.add_part(key, upload, number, object.content.slice(range))?;
-        if !self.capabilities.copied_checksums {
+        if !self.options.capabilities.copied_checksums {
             part.crc64nvme = Some(object.content.crc64nvme().to_base64());
         }
         Ok(part)
@@ -118,9 +118,10 @@ impl Bucket {
     pub(super) fn complete_upload(&self, request: CompleteRequest) -> StoreResult<ObjectInfo> {
         let mut state = self.answer(RequestKind::CompleteUpload, request.key.as_str(), None);
         let upload = state.upload(&request.key, &request.upload)?;
-        let (content, etag) = upload.assemble(&request, self.part_bytes_min, self.capabilities.copied_checksums)?;
+        let (content, etag) =
+            upload.assemble(&request, self.options.part_bytes_min, self.options.capabilities.copied_checksums)?;
         let attributes = upload.attributes.clone();
-        if self.capabilities.conditional_completes {
+        if self.options.capabilities.conditional_completes {
             check_condition(state.objects.get(&request.key), &request.condition)?;
         }
         state.uploads.remove(&request.upload.0);

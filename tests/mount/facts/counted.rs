@@ -14,6 +14,7 @@ pub fn facts() -> Vec<Fact> {
         own!(writing_a_small_file_is_one_put),
         own!(an_empty_file_is_one_put),
         own!(ls_l_of_2500_names_is_three_lists_and_no_head),
+        own!(a_walked_tree_is_scanned_and_needs_no_head),
         own!(names_that_are_not_in_a_listed_directory_cost_nothing),
         own!(an_unknown_name_costs_at_most_a_head_and_a_list),
         own!(mkdir_is_one_put),
@@ -87,6 +88,18 @@ fn ls_l_of_2500_names_is_three_lists_and_no_head(c: &Context) -> Outcome {
     assert_eq!(p.shell("ls -l d | tail -n +2 | wc -l")?.trim(), "2500");
     let counts = p.sim().counts();
     assert!(counts.of("ListObjectsV2") <= 3 && counts.total() == counts.of("ListObjectsV2"), "{counts:?}");
+    Ok(())
+}
+
+fn a_walked_tree_is_scanned_and_needs_no_head(c: &Context) -> Outcome {
+    let p = c.mount(&["--metadata-ttl", "60"])?;
+    p.foreign_put_many(&(0..2000).map(|n| format!("t/{:03}/{:02}", n / 20, n % 20)).collect::<Vec<_>>())?;
+    assert!(p.path("t").is_dir());
+    p.sim().reset_counts();
+    assert_eq!(p.shell("find t -type f -size +0 | wc -l")?.trim(), "2000");
+    let counts = p.sim().counts();
+    // The root of the tree, its first directory, and 2,000 keys in windows; one by one it would be 101.
+    assert!(counts.of("ListObjectsV2") <= 12 && counts.total() == counts.of("ListObjectsV2"), "{counts:?}");
     Ok(())
 }
 
