@@ -2,6 +2,7 @@
 
 mod doctor;
 mod helper;
+mod manuals;
 mod mount;
 mod recover;
 mod refused;
@@ -53,5 +54,6 @@ fn own(argv: Vec<OsString>) -> Result<Result<(), Failure>, clap::Error> {
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
         Some(Command::Top(arguments)) => top::run(&arguments),
         Some(Command::Recover(arguments)) => recover::run(arguments),
+        Some(Command::MakeManuals { dir }) => manuals::run(&dir),
     })
 }

@@ -91,6 +91,12 @@ pub enum Command {
     Top(TopArgs),
     /// Bring back bytes that could not be uploaded
     Recover(RecoverArgs),
+    /// Write manual pages and completions, for packages
+    #[command(hide = true)]
+    MakeManuals {
+        /// Directory to write into
+        dir: PathBuf,
+    },
 }
 
 /// `s3mount unmount`.

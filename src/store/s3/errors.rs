@@ -323,6 +323,33 @@ mod tests {
         Refusal { status, ..Refusal::default() }
     }
 
+    /// The actions that a policy of docs/iam allows, sorted.
+    fn allowed(policy: &str) -> Vec<String> {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/iam").join(policy);
+        let text = std::fs::read_to_string(path).expect("the policy is there");
+        let policy: serde_json::Value = serde_json::from_str(&text).expect("a policy is JSON");
+        let statements = policy["Statement"].as_array().expect("statements").iter();
+        let actions = statements.flat_map(|it| it["Action"].as_array().expect("actions").clone());
+        let mut actions: Vec<String> = actions.filter_map(|it| it.as_str().map(str::to_owned)).collect();
+        actions.sort_unstable();
+        actions
+    }
+
+    #[test]
+    fn the_policies_allow_what_requests_need_and_no_more() {
+        let needed = |kinds: &[RequestKind]| {
+            let mut actions: Vec<String> = kinds.iter().map(|&kind| iam_action(kind).to_owned()).collect();
+            actions.sort_unstable();
+            actions.dedup();
+            actions
+        };
+        assert_eq!(allowed("write.json"), needed(RequestKind::ALL));
+        // A mount that is read-only asks for nothing else (store::s3::check).
+        let reading = [RequestKind::Get, RequestKind::Head, RequestKind::List, RequestKind::HeadBucket];
+        assert_eq!(allowed("read.json"), needed(&reading));
+        assert_eq!(allowed("metrics.json"), ["cloudwatch:PutMetricData"]);
+    }
+
     #[test]
     fn a_denied_write_names_the_iam_action() {
         let error = classify(PUT, coded(403, "AccessDenied"));
