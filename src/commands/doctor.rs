@@ -7,9 +7,9 @@ use crate::lifecycle::doctor::{self, Check, Examined, Verdict};
 
 /// Looks, prints, and succeeds only if nothing failed.
 pub(super) fn run(arguments: DoctorArgs) -> Result<(), Failure> {
-    let DoctorArgs { source, json, read_only, state_dir, s3 } = arguments;
+    let DoctorArgs { source, json, read_only, state_dir, cache_dir, s3 } = arguments;
     let s3 = S3Config::new(s3).map_err(|error| Failure::usage(error.to_string()))?;
-    let checks = doctor::examine_all(&Examined { source, s3, state_dir, read_only })?;
+    let checks = doctor::examine_all(&Examined { source, s3, state_dir, cache_dir, read_only })?;
     let failed: Vec<&str> =
         checks.iter().filter(|check| check.verdict == Verdict::Failed).map(|check| check.name).collect();
     if json {

@@ -131,6 +131,9 @@ pub struct DoctorArgs {
     /// Where the mounts keep their state
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Where a mount would cache blocks on disk
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
     /// How to reach S3
     #[command(flatten)]
     pub s3: S3Args,

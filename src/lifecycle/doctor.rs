@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::instance::Surroundings;
+use super::place;
 use super::run::{connect_failure, s3_settings};
 use crate::config::{S3Config, parse_source};
 use crate::metrics::Metrics;
@@ -73,6 +74,8 @@ pub struct Examined {
     pub s3: S3Config,
     /// Where state is kept, if it was said.
     pub state_dir: Option<PathBuf>,
+    /// Where blocks are to be cached on disk, if they are.
+    pub cache_dir: Option<PathBuf>,
     /// Nothing is written into the bucket.
     pub read_only: bool,
 }
@@ -100,11 +103,14 @@ async fn examine_here(wanted: &Examined) -> Result<Vec<Check>, Failure> {
         machine::fusermount(),
         machine::kernel(),
         machine::memory(&here),
-        machine::state_disk(wanted.state_dir.as_deref()),
+        machine::disk("state disk", &place::state_root(wanted.state_dir.as_deref()), "--state-dir"),
         machine::instance(&here),
         machine::mtu(&here),
         machine::dns(&examination.host).await,
     ];
+    if let Some(dir) = &wanted.cache_dir {
+        checks.insert(5, machine::disk("cache disk", dir, "--cache-dir"));
+    }
     checks.extend(bucket::way(&examination, &bucket));
     checks.extend(bucket::permissions(&examination, &prefix, wanted.read_only).await);
     Ok(checks)

@@ -71,6 +71,9 @@ fn region(it: &Examination, bucket: &str) -> Check {
         ),
         (_, Some(told)) => Check::ok(name, told.clone()),
         (Some(named), None) => Check::ok(name, format!("{named}; the server does not tell another")),
+        (None, None) if matches!(it.credentials, Some(Err(_))) => {
+            Check::skipped(name, "there are no credentials to ask with, and nobody names one")
+        }
         (None, None) => Check::note(name, "nobody names one, and the server does not tell", "name it with --region"),
     }
 }
@@ -82,7 +85,11 @@ fn clock(clocks: Option<(SystemTime, SystemTime)>) -> Check {
         Ok(behind) => (behind, "behind"),
         Err(ahead) => (ahead.duration(), "ahead of"),
     };
-    let detail = format!("{} s {word} the server's", off.as_secs());
+    // Dates are told in whole seconds.
+    let detail = match off.as_secs() {
+        0 | 1 => "agrees with the server's".to_owned(),
+        seconds => format!("{seconds} s {word} the server's"),
+    };
     let remedy = "set it, with chrony and the time server 169.254.169.123 on EC2, then chronyc makestep";
     if off > SKEW_REFUSED {
         Check::failed(name, detail, remedy)
@@ -206,7 +213,7 @@ async fn conditions(it: &Examination, prefix: &str, can_write: bool) -> Check {
     }
     let detail = format!("ignored on {}", lacking.join(", "));
     let remedy =
-        "mount all the same: a HEAD before each write makes up for it, but for a moment in which the last writer wins";
+        "none is needed: a HEAD before each write makes up for it, but for a moment in which the last writer wins";
     Check::note(CONDITIONS, detail, remedy)
 }
 

@@ -8,9 +8,8 @@ use super::Check;
 use crate::config::{MEMORY_BYTES_MIN, present_bytes};
 use crate::ec2::{ImdsError, bandwidth_of};
 use crate::lifecycle::instance::Surroundings;
-use crate::lifecycle::place;
 
-/// What cannot be uploaded is kept on this disk: less is soon full.
+/// What cannot be uploaded is kept on disk, and blocks are cached there: less is soon full.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 /// The smallest that IPv6 allows (RFC 8200): below it something is wrong with the network.
 const MTU_MIN: u32 = 1280;
@@ -80,11 +79,10 @@ pub(super) fn memory(here: &Surroundings) -> Check {
     Check::ok("memory", detail)
 }
 
-pub(super) fn state_disk(said: Option<&Path>) -> Check {
-    let name = "state disk";
-    let root = place::state_root(said);
+/// A directory that a mount writes to, named by `option`.
+pub(super) fn disk(name: &'static str, root: &Path, option: &str) -> Check {
     let shown = root.display();
-    let remedy = "name a directory on a local disk with --state-dir";
+    let remedy = format!("name a directory on a local disk with {option}");
     // What is not there yet is not made: the nearest directory that is tells the same.
     let Some(there) = root.ancestors().find(|dir| dir.is_dir()) else {
         return Check::failed(name, format!("{shown} cannot be made"), remedy);
@@ -99,7 +97,7 @@ pub(super) fn state_disk(said: Option<&Path>) -> Check {
             let free = disk.blocks_available().saturating_mul(disk.fragment_size());
             let detail = format!("{shown} can be written, {} free", bytes(free));
             if free < FREE_BYTES_MIN {
-                Check::note(name, detail, format!("what cannot be uploaded is kept there: make room, or {remedy}"))
+                Check::note(name, detail, format!("make room, or {remedy}"))
             } else {
                 Check::ok(name, detail)
             }

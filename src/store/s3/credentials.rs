@@ -85,6 +85,12 @@ impl fmt::Debug for Renewing {
     }
 }
 
+/// The error in one line, without what the SDK says of every source that has nothing.
+pub(super) fn cause_of(error: &CredentialsError) -> String {
+    let told = chain_of(error);
+    told.strip_prefix("the credential provider was not enabled: ").map_or(told.clone(), str::to_owned)
+}
+
 fn has_keys_in_environment() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     is_set("AWS_ACCESS_KEY_ID") && is_set("AWS_SECRET_ACCESS_KEY")
@@ -142,7 +148,7 @@ impl Renewing {
 
     /// Where the credentials come from.
     pub(super) async fn told(&self) -> Result<CredentialsTold, String> {
-        let held = self.get().await.map_err(|error| chain_of(&error))?;
+        let held = self.get().await.map_err(|error| cause_of(&error))?;
         let (access_key_id, expires) = (held.credentials.access_key_id().to_owned(), held.credentials.expiry());
         Ok(CredentialsTold { source: held.source, access_key_id, expires })
     }
@@ -315,6 +321,6 @@ mod tests {
     async fn a_lack_of_credentials_names_who_was_asked_and_why_the_instance_was_not() {
         let renewing = Renewing::of(Vec::new(), Some("this machine is no EC2 instance".into()), Clock::system());
         let error = renewing.told().await.expect_err("nobody has any");
-        assert!(error.contains("no EC2 instance"), "{error}");
+        assert!(error.contains("no EC2 instance") && !error.contains("enabled"), "{error}");
     }
 }

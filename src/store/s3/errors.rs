@@ -12,6 +12,7 @@ use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::answers;
+use super::credentials::cause_of;
 use crate::metrics::RequestKind;
 use crate::store::StoreError;
 
@@ -153,7 +154,7 @@ where
 {
     for cause in causes(error) {
         if let Some(found) = cause.downcast_ref::<CredentialsError>() {
-            let detail = chain_of(found);
+            let detail = cause_of(found);
             return Some(match found {
                 CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_) => {
                     StoreError::Unsent(format!("{CREDENTIALS_AWAY}{detail}"))

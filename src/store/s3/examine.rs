@@ -47,6 +47,16 @@ impl std::fmt::Debug for Examination {
     }
 }
 
+/// Where S3 answers for a bucket; China has a domain of its own.
+fn host_of_bucket(bucket: &str, region: &str) -> String {
+    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    // A certificate for *.s3 covers one label: buckets with dots are named in the path.
+    if bucket.contains('.') {
+        return format!("s3.{region}.{domain}");
+    }
+    format!("{bucket}.s3.{region}.{domain}")
+}
+
 /// Looks at the way to a bucket. Call inside a tokio runtime.
 ///
 /// # Errors
@@ -82,7 +92,7 @@ pub async fn examine(settings: &S3Settings, metrics: Arc<Metrics>) -> Result<Exa
     let policy = RetryPolicy { attempts_max: ATTEMPTS_MAX, deadline: DEADLINE, ..settings.retry };
     Ok(Examination {
         endpoint: endpoint.name().to_owned(),
-        host: endpoint.host_name().unwrap_or_else(|| format!("{}.s3.{region}.amazonaws.com", settings.bucket)),
+        host: endpoint.host_name().unwrap_or_else(|| host_of_bucket(&settings.bucket, &region)),
         is_aws: endpoint.is_aws(),
         credentials,
         region_named,

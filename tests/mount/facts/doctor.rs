@@ -44,10 +44,12 @@ fn failed(told: &serde_json::Value) -> Vec<String> {
 fn a_healthy_bucket_passes_and_is_left_as_it_was(c: &Context) -> Outcome {
     let p = c.mount(&[])?;
     p.write("f", "x")?;
-    let (output, told) = doctor(&p, &[])?;
+    let (output, told) = doctor(&p, &["--cache-dir", p.mount.home.to_str().unwrap_or_default()])?;
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(told["ok"], true, "{told}");
-    for name in ["fuse device", "memory", "state disk", "credentials", "clock", "s3:GetObject", "s3:DeleteObject"] {
+    for name in
+        ["fuse device", "memory", "state disk", "cache disk", "credentials", "clock", "s3:GetObject", "s3:DeleteObject"]
+    {
         assert_eq!(verdict(&told, name), "ok", "{name}: {told}");
     }
     assert_eq!(p.keys()?, ["f"]);
