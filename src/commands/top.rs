@@ -9,7 +9,6 @@ mod rates;
 mod words;
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, channel};
@@ -117,7 +116,8 @@ fn ask_around() -> Receiver<Round> {
         loop {
             let ours = mounts().into_iter().filter(|entry| entry.kind == "fuse.s3mount");
             let round = ours.map(|entry| {
-                let answer = ask(&entry).map_err(|_| lost(&entry.dir));
+                // Where it is stands before it in the title.
+                let answer = ask(&entry).map_err(|_| "dead or hung".to_owned());
                 (entry, answer)
             });
             if sender.send(round.collect()).is_err() {
@@ -127,10 +127,6 @@ fn ask_around() -> Receiver<Round> {
         }
     });
     receiver
-}
-
-fn lost(dir: &Path) -> String {
-    format!("the daemon of {} is dead, hangs, or is another user's", dir.display())
 }
 
 /// Raised by the signals that end a program.

@@ -175,20 +175,28 @@ fn requests(status: &Status, rates: Option<&Rates>, palette: Palette, area: Rect
         Span::raw(format!("  {} in all ", count(total as f64))),
     ]);
     let columns = usize::from(area.width.saturating_sub(2));
-    let name_columns = columns.saturating_sub(24);
+    let name_columns = columns.saturating_sub(21);
     let mut lines =
-        vec![Line::styled(format!(" {:name_columns$}{:>7}{:>8}{:>7}", "", "/s", "all", "failed"), palette.faint())];
+        vec![Line::styled(format!(" {:name_columns$}{:>6}{:>7}{:>7}", "", "/s", "all", "failed"), palette.faint())];
     for kind in rates.map(|it| it.by_kind.as_slice()).unwrap_or_default() {
         let failed = if kind.errors > 0 { palette.alarm() } else { palette.faint() };
         let busy = if kind.per_second > 0.0 { palette.strong() } else { palette.faint() };
         lines.push(Line::from(vec![
-            Span::styled(format!(" {:name_columns$}", shortened(&kind.name, name_columns)), busy),
-            Span::styled(format!("{:>7}", count(kind.per_second)), busy),
-            Span::raw(format!("{:>8}", count(kind.total as f64))),
+            Span::styled(format!(" {:name_columns$}", operation(&kind.name, name_columns)), busy),
+            Span::styled(format!("{:>6}", count(kind.per_second)), busy),
+            Span::raw(format!("{:>7}", count(kind.total as f64))),
             Span::styled(format!("{:>7}", count(kind.errors as f64)), failed),
         ]));
     }
     Paragraph::new(lines).block(framed(title, palette))
+}
+
+/// An operation of S3 in so many columns: by a shorter name where its own does not fit.
+fn operation(name: &str, columns: usize) -> String {
+    if name.len() <= columns {
+        return name.to_owned();
+    }
+    shortened(&name.replace("MultipartUpload", "Upload").replace("ObjectsV2", "Objects"), columns)
 }
 
 /// A bar of so many columns, filled to a share.

@@ -41,12 +41,16 @@ fn asked(socket: &std::path::Path) -> Outcome<Value> {
     Ok(serde_json::from_str(&line)?)
 }
 
-/// The socket of a mount.
+/// The socket of a mount; it is made a moment after the mount answers.
 fn socket(p: &Place) -> Outcome<std::path::PathBuf> {
     let device = std::os::unix::fs::MetadataExt::dev(&fs::metadata(&p.mount.dir)?);
     let name = format!("{}-{}.sock", libc::major(device), libc::minor(device));
     let places = [std::path::PathBuf::from("/run/s3mount"), p.mount.home.join("s3mount")];
-    let found = places.iter().map(|dir| dir.join(&name)).find(|path| path.exists());
+    let mut found = None;
+    poll(std::time::Duration::from_secs(20), || {
+        found = places.iter().map(|dir| dir.join(&name)).find(|path| path.exists());
+        found.is_some()
+    });
     found.ok_or_else(|| Failure(format!("no socket {name} in {places:?}")))
 }
 

@@ -32,6 +32,7 @@ fn busy() -> Model {
         };
         status.requests.insert("GetObject".into(), second * 100);
         status.requests.insert("UploadPart".into(), second * 2);
+        status.requests.insert("CompleteMultipartUpload".into(), 1);
         status.errors.insert("UploadPart".into(), 5);
         status.cost.usd = second as f64 * 0.0001;
         let read = LatencyTold { count: second, buckets: vec![(2.5, second)], ..LatencyTold::default() };
@@ -78,6 +79,7 @@ fn everything_is_told_at_80x24_and_at_200x50() {
             "p50 2.50 ms  p99 2.50 ms",
             "GetObject",
             "UploadPart",
+            if columns == 80 { "CompleteUpload " } else { "CompleteMultipartUpload " },
             "requests 102/s",
             "256 MiB of 512 MiB",
             "90.0 %",
