@@ -31,6 +31,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long a key may wait for its effect, and an answer to be drawn.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long the picture may take to end by itself after a signal.
+const LAST_DRAW_LIMIT: Duration = Duration::from_secs(1);
+
 /// One round of questions: each mount that is there, with its answer or why there was none.
 type Round = Vec<(MountEntry, Result<Status, String>)>;
 
@@ -47,8 +50,13 @@ pub(super) fn run(arguments: &TopArgs) -> Result<(), Failure> {
     let mut terminal = ratatui::try_init().map_err(broken)?;
     let palette = Palette::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
     let outcome = watch(&mut terminal, &rounds, &ended, chosen, palette);
-    ratatui::restore();
-    outcome.map_err(broken)
+    // Nothing can be said on a terminal that hung up, not even that it cannot be restored.
+    let _ = ratatui::try_restore();
+    outcome.or_else(|error| {
+        // A terminal that hangs up breaks what is drawn before its signal has come.
+        std::thread::sleep(TICK);
+        if ended.load(SeqCst) { Ok(()) } else { Err(broken(error)) }
+    })
 }
 
 fn watch(
@@ -149,6 +157,10 @@ fn watch_signals() -> Result<Arc<AtomicBool>, Failure> {
             }
         });
         raised.store(true, SeqCst);
+        // On a terminal that hung up, waiting for keys never comes back: then nobody else ends the program.
+        std::thread::sleep(LAST_DRAW_LIMIT);
+        let _ = ratatui::try_restore();
+        std::process::exit(0);
     });
     Ok(ended)
 }

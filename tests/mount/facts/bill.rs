@@ -21,6 +21,7 @@ pub fn facts() -> Vec<Fact> {
         own!(status_tells_each_dirty_file_and_its_upload),
         own!(the_status_socket_is_for_its_owner_alone),
         own!(top_without_a_terminal_names_status),
+        own!(top_restores_the_terminal_at_a_signal_and_ends_when_it_hangs_up),
     ];
     facts.into_iter().map(|fact| fact.on(SIM)).collect()
 }
@@ -224,5 +225,56 @@ fn top_without_a_terminal_names_status(c: &Context) -> Outcome {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("s3mount status") && told.trim_end().lines().count() == 1, "{told}");
+    Ok(())
+}
+
+/// Runs top on a terminal of its own, ends it, and prints what the terminal got and how top ended.
+const ON_A_TERMINAL: &str = r#"
+import fcntl, os, pty, select, signal, struct, sys, termios, time
+program, dir, how = sys.argv[1:4]
+child, terminal = pty.fork()
+if child == 0:
+    os.environ["TERM"] = "xterm"
+    os.execv(program, [program, "top", dir])
+fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+shown = b""
+def read(seconds, until=None):
+    global shown
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not (until and until in shown):
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                shown += os.read(terminal, 65536)
+            except OSError:
+                return
+read(20, b"quit")
+print("drawn", b"\x1b[?1049h" in shown)
+if how == "hangup":
+    os.close(terminal)
+else:
+    os.kill(child, signal.SIGTERM)
+    read(20, b"\x1b[?1049l")
+    print("restored", b"\x1b[?1049l" in shown)
+end = time.monotonic() + 20
+while time.monotonic() < end:
+    pid, status = os.waitpid(child, os.WNOHANG)
+    if pid:
+        print("ended", os.waitstatus_to_exitcode(status))
+        sys.exit()
+    time.sleep(0.05)
+os.kill(child, signal.SIGKILL)
+print("lives on")
+"#;
+
+fn top_restores_the_terminal_at_a_signal_and_ends_when_it_hangs_up(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    socket(&p)?;
+    let program = p.mount.program().get_program().to_owned();
+    for (how, wanted) in [("signal", "drawn True\nrestored True\nended 0\n"), ("hangup", "drawn True\nended 0\n")] {
+        let mut python = p.command("python3");
+        python.env("XDG_RUNTIME_DIR", &p.mount.home).args(["-c", ON_A_TERMINAL]);
+        let told = checked(&run(python.arg(&program).arg(&p.mount.dir).arg(how))?)?;
+        assert_eq!(told, wanted, "{how}");
+    }
     Ok(())
 }
