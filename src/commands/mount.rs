@@ -3,7 +3,7 @@
 use crate::config::MountConfig;
 use crate::config::cli::MountArgs;
 use crate::lifecycle::daemonize::{self, Side};
-use crate::lifecycle::{Failure, log, place, run};
+use crate::lifecycle::{Failure, log, place, run, state};
 
 /// Mounts, in the foreground or behind a daemon that answers.
 pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
@@ -11,12 +11,12 @@ pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
     let config = MountConfig::new(arguments, ids).map_err(|error| Failure::usage(error.to_string()))?;
     let dir = place::mount_point(&config.dir)?;
     let root = place::state_root(config.state_dir.as_deref());
-    let state = place::state_dir(&root, &config.bucket, &config.prefix)?;
+    let claimed = state::claim(&root, &config.bucket, &config.prefix)?;
     let usage = |error: anyhow::Error| Failure::usage(format!("{error:#}"));
     let system = |error: anyhow::Error| Failure::system(format!("{error:#}"));
     if config.foreground {
         log::to_stderr(&config.log_level, config.log_format).map_err(usage)?;
-        return run::serve(&config, &dir, &state, None);
+        return run::serve(&config, &dir, claimed, None);
     }
     let file = config.log_file.as_deref().map(std::path::absolute).transpose();
     let file = file.map_err(|error| system(error.into()))?.unwrap_or_else(|| root.join("s3mount.log"));
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
                 speaking.failed(2, &format!("{error:#}"));
                 std::process::exit(2);
             }
-            match run::serve(&config, &dir, &state, Some(speaking.clone())) {
+            match run::serve(&config, &dir, claimed, Some(speaking.clone())) {
                 Ok(()) => std::process::exit(0),
                 Err(Failure { code, line }) => {
                     tracing::error!("{line}");

@@ -44,6 +44,8 @@ pub struct ReadLimits {
     pub request_bytes_max: u64,
     /// Largest read-ahead window of one stream in bytes.
     pub window_bytes_max: u64,
+    /// Ranged GETs in flight, all files together: each holds a connection, which is a descriptor.
+    pub requests_max: usize,
     /// Gaps up to this many bytes are read through rather than asked around: half a MiB is a first-byte time at 20 MB/s.
     pub gap_bytes_max: u64,
 }
@@ -55,6 +57,7 @@ impl Default for ReadLimits {
             in_flight_bytes: 256 << 20,
             request_bytes_max: 8 << 20,
             window_bytes_max: 128 << 20,
+            requests_max: 512,
             gap_bytes_max: 512 << 10,
         }
     }

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix::cmsg_space;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -47,9 +47,15 @@ pub struct Mounted {
 pub fn mount_fuse(request: &MountRequest) -> io::Result<(OwnedFd, Mounted)> {
     let by_root = nix::unistd::geteuid().is_root();
     let device = if by_root { mount_as_root(request)? } else { mount_by_fusermount(request)? };
-    match device_of(&request.dir) {
-        Some(number) => Ok((device, Mounted { dir: request.dir.clone(), device: number, by_root })),
-        None => Err(io::Error::other("the kernel does not list the new mount")),
+    let listed = device_of(&request.dir)
+        .and_then(|found| found.ok_or_else(|| io::Error::other("the kernel does not list the new mount")));
+    match listed {
+        Ok(number) => Ok((device, Mounted { dir: request.dir.clone(), device: number, by_root })),
+        Err(error) => {
+            // Nobody else can have mounted there within this moment.
+            let _ = detach(&request.dir, by_root);
+            Err(error)
+        }
     }
 }
 
@@ -85,20 +91,7 @@ fn mount_by_fusermount(request: &MountRequest) -> io::Result<OwnedFd> {
         }
     }
     nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-    let output = ["fusermount3", "fusermount"]
-        .iter()
-        .map(|program| {
-            Command::new(program)
-                .args(["-o", &options, "--"])
-                .arg(&request.dir)
-                .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
-                .stdin(Stdio::null())
-                .output()
-        })
-        .find(|outcome| !matches!(outcome, Err(error) if error.kind() == io::ErrorKind::NotFound))
-        .unwrap_or_else(|| {
-            Err(io::Error::other("fusermount3 is missing: install the package fuse3, or mount as root"))
-        })?;
+    let output = fusermount(&["-o", &options], &request.dir, Some(&theirs))?;
     drop(theirs);
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -107,11 +100,27 @@ fn mount_by_fusermount(request: &MountRequest) -> io::Result<OwnedFd> {
     receive_device(&ours)
 }
 
+/// Runs fusermount3, or the fusermount of fuse 2 where there is no other (Amazon Linux 2).
+fn fusermount(arguments: &[&str], dir: &Path, socket: Option<&OwnedFd>) -> io::Result<Output> {
+    for program in ["fusermount3", "fusermount"] {
+        let mut command = Command::new(program);
+        command.args(arguments).arg("--").arg(dir).stdin(Stdio::null());
+        if let Some(socket) = socket {
+            command.env("_FUSE_COMMFD", socket.as_raw_fd().to_string());
+        }
+        match command.output() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => return outcome,
+        }
+    }
+    Err(io::Error::other("fusermount3 is missing: install the package fuse3, or mount as root"))
+}
+
 fn receive_device(socket: &OwnedFd) -> io::Result<OwnedFd> {
     let mut byte = [0; 1];
     let mut buffers = [IoSliceMut::new(&mut byte)];
     let mut space = cmsg_space!([std::os::fd::RawFd; 1]);
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), MsgFlags::empty())?;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(descriptors) = control
             && let Some(&descriptor) = descriptors.first()
@@ -139,9 +148,9 @@ impl Mounted {
         (u64::from(libc::major(self.device)), u64::from(libc::minor(self.device)))
     }
 
-    /// Whether it is still there, and not another one in its place.
+    /// Whether it is still there, and not another one in its place. True where the kernel does not say.
     pub fn is_there(&self) -> bool {
-        device_of(&self.dir) == Some(self.device)
+        device_of(&self.dir).map_or(true, |found| found == Some(self.device))
     }
 
     /// Unmounts, unless a program still uses the mount.
@@ -176,7 +185,7 @@ pub fn unmount(dir: &Path, by_root: bool) -> io::Result<()> {
     if by_root {
         return Ok(umount2(dir, MntFlags::UMOUNT_NOFOLLOW)?);
     }
-    let output = Command::new("fusermount3").args(["-u", "--"]).arg(dir).stdin(Stdio::null()).output()?;
+    let output = fusermount(&["-u"], dir, None)?;
     match String::from_utf8_lossy(&output.stderr) {
         _ if output.status.success() => Ok(()),
         said if said.contains("busy") => Err(io::ErrorKind::ResourceBusy.into()),
@@ -201,7 +210,7 @@ pub fn detach(dir: &Path, by_root: bool) -> io::Result<()> {
     if by_root {
         return Ok(umount2(dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?);
     }
-    let output = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(dir).stdin(Stdio::null()).output()?;
+    let output = fusermount(&["-u", "-z"], dir, None)?;
     if output.status.success() {
         return Ok(());
     }
@@ -223,28 +232,33 @@ pub struct MountEntry {
 
 /// All mounts, in the order in which they were made. Asks no mount anything, so that a dead one does no harm.
 pub fn mounts() -> Vec<MountEntry> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    text.lines().filter_map(parse_mountinfo).collect()
+    listed_mounts().unwrap_or_default()
 }
 
-/// proc_pid_mountinfo(5): `36 35 98:0 /root /dir options - type source super-options`.
-fn parse_mountinfo(line: &str) -> Option<MountEntry> {
-    let (before, behind) = line.split_once(" - ")?;
-    let mut fields = before.split(' ').skip(2);
-    let (major, minor) = fields.next()?.split_once(':')?;
-    let dir = fields.nth(1)?;
-    let mut behind = behind.split(' ');
+fn listed_mounts() -> io::Result<Vec<MountEntry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|&byte| byte == b'\n').filter_map(parse_mountinfo).collect())
+}
+
+/// proc_pid_mountinfo(5): `36 35 98:0 /root /dir options optional-fields - type source super-options`. Names are bytes: the
+/// kernel escapes blanks, tabs, newlines and backslashes alone.
+fn parse_mountinfo(line: &[u8]) -> Option<MountEntry> {
+    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    let text = |field: &[u8]| std::str::from_utf8(field).ok().map(str::to_owned);
+    let device = text(fields.get(2)?)?;
+    let (major, minor) = device.split_once(':')?;
+    // The optional fields, of any number, stand between the sixth field and the dash.
+    let dash = 6 + fields.get(6..)?.iter().position(|field| *field == b"-")?;
     Some(MountEntry {
         device: libc::makedev(major.parse().ok()?, minor.parse().ok()?),
-        dir: PathBuf::from(std::ffi::OsStr::from_bytes(&unescaped(dir))),
-        kind: behind.next()?.to_owned(),
-        source: String::from_utf8_lossy(&unescaped(behind.next()?)).into_owned(),
+        dir: PathBuf::from(std::ffi::OsStr::from_bytes(&unescaped(fields.get(4)?))),
+        kind: text(fields.get(dash + 1)?)?,
+        source: String::from_utf8_lossy(&unescaped(fields.get(dash + 2)?)).into_owned(),
     })
 }
 
 /// Blanks and backslashes are written as `\040` and the like.
-fn unescaped(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
+fn unescaped(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
@@ -257,8 +271,8 @@ fn unescaped(text: &str) -> Vec<u8> {
 }
 
 /// The device of the topmost mount at `dir`, without touching it.
-fn device_of(dir: &Path) -> Option<u64> {
-    mounts().into_iter().rev().find(|entry| entry.dir == dir).map(|entry| entry.device)
+fn device_of(dir: &Path) -> io::Result<Option<u64>> {
+    Ok(listed_mounts()?.into_iter().rev().find(|entry| entry.dir == dir).map(|entry| entry.device))
 }
 
 /// Whether the mount at `dir` answers: statfs(2) reaches the daemon.
@@ -289,11 +303,17 @@ mod tests {
 
     #[test]
     fn a_line_of_mountinfo_is_read() {
-        let line = r"36 35 0:98 / /mnt/my\040data rw,nosuid shared:1 - fuse.s3mount bucket\054x rw,user_id=0";
+        let line = br"36 35 0:98 / /mnt/my\040data rw,nosuid shared:1 - fuse.s3mount bucket\054x rw,user_id=0";
         let entry = parse_mountinfo(line).expect("a good line");
         assert_eq!(entry.dir, Path::new("/mnt/my data"));
         assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("fuse.s3mount", "bucket,x"));
         assert_eq!(entry.device, libc::makedev(0, 98));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_utf8_is_read_like_any_other() {
+        let line = b"36 35 0:98 / /mnt/caf\xe9 rw - ext4 /dev/sda1 rw";
+        assert_eq!(parse_mountinfo(line).expect("a good line").dir.as_os_str().as_bytes(), b"/mnt/caf\xe9");
     }
 
     #[test]
@@ -303,6 +323,6 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_root_mount() {
-        assert!(device_of(Path::new("/")).is_some());
+        assert!(matches!(device_of(Path::new("/")), Ok(Some(_))));
     }
 }

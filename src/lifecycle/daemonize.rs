@@ -9,7 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use anyhow::Context;
-use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe, setsid};
+use nix::fcntl::OFlag;
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
 use parking_lot::Mutex;
 
 use super::log;
@@ -36,7 +37,7 @@ pub struct Speaking(Arc<Mutex<Option<File>>>);
 /// # Errors
 /// No pipe or no process can be made.
 pub fn split() -> anyhow::Result<Side> {
-    let (reading, writing): (OwnedFd, OwnedFd) = pipe().context("no pipe can be made")?;
+    let (reading, writing): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).context("no pipe can be made")?;
     // SAFETY: the process has one thread, for nothing was started before; the child may therefore do anything.
     match unsafe { fork() }.context("no process can be made")? {
         ForkResult::Parent { .. } => {

@@ -13,6 +13,7 @@ pub mod place;
 pub mod recovery;
 pub mod run;
 mod shutdown;
+pub mod state;
 mod systemd;
 mod telling;
 pub mod utab;

@@ -1,7 +1,6 @@
-//! Where things go: the directory to mount on, and the directory for what must survive the process.
+//! Where things go: the directory to mount on, and the root of what must survive the process.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
@@ -78,24 +77,4 @@ pub fn state_root(said: Option<&Path>) -> PathBuf {
         Some(home) => PathBuf::from(home).join(".local/state/s3mount"),
         None => PathBuf::from("/var/lib/s3mount"),
     }
-}
-
-/// The directory for the state of one bucket and prefix, made if it is not there.
-///
-/// # Errors
-/// It cannot be made or written.
-pub fn state_dir(root: &Path, bucket: &str, prefix: &str) -> Result<PathBuf, Failure> {
-    let name = format!("{bucket}/{prefix}");
-    let hash = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, name.as_bytes());
-    let dir = root.join(format!("{bucket}-{hash:016x}"));
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    let made = builder.create(&dir).and_then(|()| std::fs::write(dir.join("bucket"), format!("{name}\n")));
-    made.map_err(|error| {
-        Failure::system(format!(
-            "the state directory {} cannot be written ({error}): name another with --state-dir",
-            dir.display()
-        ))
-    })?;
-    Ok(dir)
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::daemonize::Speaking;
 use super::instance::Surroundings;
 use super::shutdown::{self, Mount};
+use super::state::{Claimed, StateDir};
 use super::utab::Record;
 use super::{Failure, budget, disk_cache, log, place, systemd, telling};
 use crate::clock::Clock;
@@ -55,13 +56,14 @@ pub fn connect_failure(error: &ConnectError) -> Failure {
 ///
 /// # Errors
 /// The mount did not come to be; then nothing is left mounted.
-pub fn serve(config: &MountConfig, dir: &Path, state: &Path, parent: Option<Speaking>) -> Result<(), Failure> {
+pub fn serve(config: &MountConfig, dir: &Path, claimed: Claimed, parent: Option<Speaking>) -> Result<(), Failure> {
+    raise_descriptors();
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .thread_name("s3mount")
         .build()
         .map_err(|error| Failure::system(format!("no threads can be made: {error}")))?;
-    let outcome = runtime.block_on(serve_here(config, dir, state, parent));
+    let outcome = runtime.block_on(serve_here(config, dir, claimed, parent));
     // Tasks that still wait for S3 have nobody who waits for them.
     runtime.shutdown_background();
     outcome
@@ -71,11 +73,13 @@ pub fn serve(config: &MountConfig, dir: &Path, state: &Path, parent: Option<Spea
 async fn compose(
     config: &MountConfig,
     store: Arc<dyn ObjectStore>,
-    state: &Path,
+    own: &StateDir,
+    abandoned: Vec<StateDir>,
     metrics: &Arc<Metrics>,
 ) -> Result<(Arc<FileSystem>, mpsc::UnboundedReceiver<crate::fs::KernelEvent>), Failure> {
     let clock = Clock::system();
     let broken = |what: &str, error: &dyn std::fmt::Display| Failure::system(format!("{what}: {error}"));
+    let state = own.path();
     let journal = Journal::open(state).map_err(|error| broken("the journal cannot be opened", &error))?;
     let retained = usize::try_from(RETAINED_BYTES_MAX.min(config.read.in_flight_bytes)).unwrap_or(usize::MAX);
     let pages = PagePool::new(retained);
@@ -98,15 +102,11 @@ async fn compose(
     };
     let write = WriteEngine::new(store, pages, config.write, Arc::clone(metrics), clock.clone(), journal);
     if !config.read_only {
-        match namespace.resume_renames().await {
-            Ok(0) => {}
-            Ok(resumed) => tracing::info!(resumed, "directory renames that a crash interrupted are finished"),
-            Err(error) => tracing::error!(%error, "an interrupted directory rename could not be finished yet"),
-        }
-        if let Err(error) = write.abort_orphans().await {
-            tracing::warn!(%error, "uploads of an earlier process could not be aborted");
+        for left in std::iter::once(own).chain(&abandoned) {
+            finish(left.path(), &namespace, &write).await;
         }
     }
+    drop(abandoned);
     let options = FileSystemOptions {
         read_only: config.read_only,
         defaults: config.defaults,
@@ -116,7 +116,39 @@ async fn compose(
     Ok(FileSystem::new(namespace, read, write, options, Arc::clone(metrics), clock))
 }
 
-async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Option<Speaking>) -> Result<(), Failure> {
+/// Raises the soft limit of open descriptors to the hard one: connections to S3, files of the disk cache and of the journal
+/// need more than the 1024 that a shell gives. Where that is refused, requests are merely repeated more often.
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open descriptors stays as it is");
+    }
+}
+
+/// Finishes what an earlier process left in a state directory that is ours now.
+async fn finish(state: &Path, namespace: &Namespace, write: &WriteEngine) {
+    match namespace.resume_renames(&state.join("renames")).await {
+        Ok(0) => {}
+        Ok(resumed) => tracing::info!(resumed, "directory renames that a crash interrupted are finished"),
+        Err(error) => tracing::error!(%error, "an interrupted directory rename could not be finished yet"),
+    }
+    let aborted = match Journal::open(state) {
+        Ok(journal) => write.abort_orphans(&journal).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = aborted {
+        tracing::warn!(%error, "uploads of an earlier process could not be aborted");
+    }
+}
+
+async fn serve_here(
+    config: &MountConfig,
+    dir: &Path,
+    claimed: Claimed,
+    parent: Option<Speaking>,
+) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
     let prices = Arc::new(budget::prices(config.price_table.as_deref())?);
     let signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
@@ -138,7 +170,8 @@ async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Opti
     for warning in &fixed.warnings {
         tracing::warn!("{warning}");
     }
-    let (fs, events) = compose(config, store, state, &metrics).await?;
+    let Claimed { own, abandoned } = claimed;
+    let (fs, events) = compose(config, store, &own, abandoned, &metrics).await?;
     let request = MountRequest {
         dir: dir.to_owned(),
         source: source.clone(),
@@ -183,13 +216,18 @@ async fn serve_here(config: &MountConfig, dir: &Path, state: &Path, parent: Opti
     tracing::info!(source, dir = %dir.display(), "mounted");
     systemd::ready(&format!("{source} on {}", dir.display()));
     let watchdog = systemd::watch(dir);
-    if let Some(parent) = parent {
-        parent.ready().map_err(|error| Failure::system(error.to_string()))?;
+    if let Some(parent) = parent
+        && let Err(error) = parent.ready()
+    {
+        let _ = mounted.detach();
+        return Err(Failure::system(error.to_string()));
     }
     let ended =
         shutdown::until_the_end(Mount { fs, mounted, session, told, unmount, signals, spot: here.spot(), watchdog })
             .await;
     drop((socket, record));
+    // Until here nobody else may take our journals for left ones.
+    drop(own);
     ended
 }
 

@@ -266,9 +266,8 @@ impl Namespace {
         Ok(())
     }
 
-    /// Finishes renames that a crash interrupted. Called once, before the mount answers.
-    pub async fn resume_renames(&self) -> NamespaceResult<usize> {
-        let Some(dir) = &self.0.journal_dir else { return Ok(0) };
+    /// Finishes the renames in a journal whose process has ended; answers how many. Called before the mount answers.
+    pub async fn resume_renames(&self, dir: &Path) -> NamespaceResult<usize> {
         let Ok(entries) = std::fs::read_dir(dir) else { return Ok(0) };
         let mut resumed = 0;
         for path in entries.flatten().map(|entry| entry.path()) {

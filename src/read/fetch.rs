@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use super::ReadError;
 use super::disk::DiskTier;
@@ -41,6 +42,8 @@ pub(super) struct Fetcher {
     pub(super) disk: Option<Arc<DiskTier>>,
     pub(super) in_flight: InFlight,
     pub(super) budget: Budget,
+    /// One for each ranged GET in flight; taken after the bytes, so that whoever holds one can go on.
+    pub(super) requests: Arc<Semaphore>,
     pub(super) pages: Arc<PagePool>,
     pub(super) limits: ReadLimits,
     pub(super) metrics: Arc<Metrics>,

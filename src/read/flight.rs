@@ -113,6 +113,8 @@ impl Flight {
             let budget = self.fetcher.budget.clone();
             self.lease = Some(self.unless_abandoned(budget.take(self.rest.len())).await?);
         }
+        // Held until the last byte is in.
+        let mut _connection = None;
         let mut body = match body {
             Some((from, body)) => {
                 self.rest.start = from;
@@ -123,6 +125,8 @@ impl Flight {
                 if self.writers.is_empty() {
                     return Ok(());
                 }
+                let requests = Arc::clone(&self.fetcher.requests);
+                _connection = Some(self.unless_abandoned(requests.acquire_owned()).await?);
                 self.request().await?
             }
         };

@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use self::disk::DiskTier;
 use self::fetch::{BLOCK_BYTES, Fetcher, Shape};
@@ -126,6 +127,7 @@ impl ReadEngine {
             disk,
             in_flight: InFlight::new(),
             budget: Budget::new(limits.in_flight_bytes),
+            requests: Arc::new(Semaphore::new(limits.requests_max.max(1))),
             pages,
             limits,
             metrics,

@@ -72,7 +72,7 @@ pub enum StoreError {
         /// Retry-After, where it was sent.
         retry_after: Option<Duration>,
     },
-    /// 500, 503, a connection that broke, a name that did not resolve: worth another try.
+    /// 500, 503, a body that broke off: worth another try.
     #[error("{0}")]
     Transient(String),
     /// Nothing was sent: no connection came about, or nobody gave the credentials to sign with. Worth another try.

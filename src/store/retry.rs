@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 pub use self::policy::RetryPolicy;
-use self::policy::{Course, Decision, Limits, TokenBudget};
+use self::policy::{Course, Decision, LAST_TRY, Limits, TokenBudget};
 use super::{
     CompleteRequest, CopyRequest, Fingerprint, GetRequest, GetResponse, ListPage, ListRequest, ObjectAttributes,
     ObjectStore, Payload, PendingUpload, PutRequest, StoreCapabilities, StoreError, StoreResult, UploadId,
@@ -157,7 +157,8 @@ impl Attempts<'_> {
         let patience = self.limits.deadline - elapsed;
         let turn =
             self.store.budget.lock().take(self.store.clock.now().saturating_duration_since(self.store.began), patience);
-        let Some(turn) = turn else { return Err(self.last(error)) };
+        // Whose turn does not come before its deadline tries once more at its end.
+        let turn = turn.unwrap_or_else(|| patience.saturating_sub(LAST_TRY));
         tracing::debug!("{} {}: {error}; try {} follows", self.kind.name(), self.name, self.failures + 1);
         sleep(backoff.max(turn)).await;
         self.store.metrics.add(Counter::Retries, 1);
@@ -176,6 +177,7 @@ impl Attempts<'_> {
                 StoreError::Throttled { detail: told, retry_after }
             }
             StoreError::Corrupt(_) => StoreError::Corrupt(told),
+            StoreError::Unsent(_) => StoreError::Deadline(told),
             _ if took + Duration::from_millis(1) >= self.limits.deadline => StoreError::Deadline(told),
             _ => StoreError::Transient(told),
         }

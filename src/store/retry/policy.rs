@@ -15,8 +15,11 @@ pub struct RetryPolicy {
     pub deadline: Duration,
     /// One try of a request without a body may take so long: far over S3's slowest answers, well under the deadline.
     pub attempt: Duration,
-    /// Tries of one request, the first included.
+    /// Tries of one request that the server answered, the first included.
     pub attempts_max: u32,
+    /// The same while no answer came at all: in a mount the deadline alone decides, so that a server or a network that is away
+    /// for half a minute is no I/O error.
+    pub attempts_without_answer_max: u32,
     /// Ceiling of the first wait after a broken connection or a 500; doubles with each failure.
     pub backoff_first: Duration,
     /// The same after SlowDown: a partition that is hot stays so for seconds.
@@ -31,6 +34,7 @@ impl Default for RetryPolicy {
             deadline: Duration::from_secs(60),
             attempt: Duration::from_secs(20),
             attempts_max: 12,
+            attempts_without_answer_max: u32::MAX,
             backoff_first: Duration::from_millis(50),
             throttled_first: Duration::from_millis(400),
             backoff_max: Duration::from_secs(10),
@@ -47,6 +51,9 @@ const SLOWEST_COPIED_BYTES_PER_SECOND: u64 = 20 << 20;
 /// S3 takes minutes to put thousands of parts together, and keeps the connection warm meanwhile (API reference,
 /// CompleteMultipartUpload); a CopyObject does not say how much it moves, and may move 5 GB.
 const SLOW_OPERATION: Duration = Duration::from_secs(240);
+
+/// What is left for the last try of a call.
+pub(super) const LAST_TRY: Duration = Duration::from_secs(1);
 
 /// The time that one call has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +92,11 @@ impl RetryPolicy {
 
     /// `dice` is even in [0, 1): full jitter (AWS architecture blog, "Exponential backoff and jitter").
     pub(super) fn decide(&self, error: &StoreError, course: Course, dice: f64) -> Decision {
-        if !error.is_retryable() || course.failures >= self.attempts_max {
+        let attempts_max = match error {
+            StoreError::Unsent(_) => self.attempts_without_answer_max,
+            _ => self.attempts_max,
+        };
+        if !error.is_retryable() || course.failures >= attempts_max {
             return Decision::GiveUp;
         }
         let (first, asked) = match error {
@@ -95,11 +106,12 @@ impl RetryPolicy {
         let doublings = (course.failures - 1).min(16);
         let ceiling = first.saturating_mul(1 << doublings).min(self.backoff_max);
         let wait = ceiling.mul_f64(dice).max(asked);
-        // A try that could not even begin before the deadline is not waited for.
-        if course.elapsed + wait >= course.limits.deadline {
+        // A wait that reaches past the deadline is cut so that a last try can begin, unless the server asked for it.
+        let left = course.limits.deadline.saturating_sub(course.elapsed);
+        if asked >= left || left < LAST_TRY {
             return Decision::GiveUp;
         }
-        Decision::AskAgainAfter(wait)
+        Decision::AskAgainAfter(wait.min(left - LAST_TRY).max(asked))
     }
 }
 

@@ -23,6 +23,12 @@ use crate::store::{BodyStream, Payload, StoreError, StoreResult};
 /// the connection silently never speaks again.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// While a poll waits, a body must bring [`PACE_BYTES`] within this time: one byte now and then is no answer, and a new
+/// connection most likely is faster.
+const PACE: Duration = Duration::from_secs(30);
+/// 9 KB/s, a ten-thousandth of what a connection to S3 brings.
+const PACE_BYTES: usize = 256 << 10;
+
 /// Makes one body of the chunks; its exact length is known, so that it is sent with Content-Length.
 pub(super) fn send(payload: Payload) -> ByteStream {
     let left_bytes = payload.len_bytes();
@@ -65,7 +71,15 @@ impl Body for Outgoing {
 /// The answer's body as a stream that insists on `promised_bytes` and, if there is one, on their checksum.
 pub(super) fn receive(body: ByteStream, promised_bytes: u64, checksum: Option<Crc64>) -> BodyStream {
     let checksum = checksum.map(|promised| (RunningCrc64::default(), promised));
-    Box::pin(Incoming { body, left_bytes: promised_bytes, promised_bytes, checksum, silence: None, is_over: false })
+    Box::pin(Incoming {
+        body,
+        left_bytes: promised_bytes,
+        promised_bytes,
+        checksum,
+        silence: None,
+        pace: None,
+        is_over: false,
+    })
 }
 
 struct Incoming {
@@ -76,6 +90,8 @@ struct Incoming {
     checksum: Option<(RunningCrc64, Crc64)>,
     /// Runs while a poll waits for bytes.
     silence: Option<Pin<Box<Sleep>>>,
+    /// Runs until [`PACE_BYTES`] have come, and how many have.
+    pace: Option<(Pin<Box<Sleep>>, usize)>,
     is_over: bool,
 }
 
@@ -111,6 +127,11 @@ impl Stream for Incoming {
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
                 Poll::Ready(Some(Ok(bytes))) => {
                     this.silence = None;
+                    this.pace = this
+                        .pace
+                        .take()
+                        .map(|(timer, came)| (timer, came + bytes.len()))
+                        .filter(|it| it.1 < PACE_BYTES);
                     let Some(left) = this.left_bytes.checked_sub(bytes.len() as u64) else {
                         let promised = this.promised_bytes;
                         return this.fail(StoreError::Corrupt(format!("the body is longer than {promised} bytes")));
@@ -126,6 +147,13 @@ impl Stream for Incoming {
                 }
                 Poll::Ready(None) => return this.end(),
                 Poll::Pending => {
+                    let (pace, came) = this.pace.get_or_insert_with(|| (Box::pin(sleep(PACE)), 0));
+                    let came = *came;
+                    if pace.as_mut().poll(context).is_ready() {
+                        let seconds = PACE.as_secs();
+                        return this
+                            .fail(StoreError::Transient(format!("the body brought {came} bytes in {seconds} s")));
+                    }
                     let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(SILENCE_MAX)));
                     if silence.as_mut().poll(context).is_pending() {
                         return Poll::Pending;
@@ -204,5 +232,31 @@ mod tests {
         let began = tokio::time::Instant::now();
         assert!(matches!(drain(body).await, (_, Some(StoreError::Transient(_)))));
         assert!(began.elapsed() >= SILENCE_MAX, "the time before the first poll does not count");
+    }
+
+    /// A byte every nine seconds.
+    struct Trickle(Pin<Box<Sleep>>);
+
+    impl Body for Trickle {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.0.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.0 = Box::pin(sleep(Duration::from_secs(9)));
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_breaks_off() {
+        let trickle = Trickle(Box::pin(sleep(Duration::from_secs(9))));
+        let body = receive(ByteStream::new(SdkBody::from_body_1_x(trickle)), 1 << 20, None);
+        assert!(matches!(drain(body).await, (bytes, Some(StoreError::Transient(_))) if bytes.len() == 3));
     }
 }

@@ -27,7 +27,12 @@ pub(super) async fn check_bucket(
 ) -> Result<Option<String>, ConnectError> {
     let store = S3Store::new(access.clone(), &settings.bucket, Clock::system());
     let store = MeasuredStore::new(Arc::new(store), Arc::clone(metrics), Clock::system());
-    let policy = RetryPolicy { attempts_max: CHECK_ATTEMPTS_MAX, deadline: CHECK_DEADLINE, ..settings.retry };
+    let policy = RetryPolicy {
+        attempts_max: CHECK_ATTEMPTS_MAX,
+        attempts_without_answer_max: CHECK_ATTEMPTS_MAX,
+        deadline: CHECK_DEADLINE,
+        ..settings.retry
+    };
     let store = RetryStore::new(Arc::new(store), policy, Arc::clone(metrics));
     let request = ListRequest { prefix: settings.prefix.clone(), keys_max: Some(1), ..ListRequest::default() };
     let Err(error) = store.list(request).await else { return Ok(None) };
@@ -84,7 +89,10 @@ fn explain(error: StoreError, settings: &S3Settings, endpoint: &Endpoint) -> Con
         {
             ConnectError::Credentials(first_line(&detail[errors::CREDENTIALS_AWAY.len()..]))
         }
-        StoreError::Transient(detail) | StoreError::Deadline(detail) | StoreError::Throttled { detail, .. } => {
+        StoreError::Transient(detail)
+        | StoreError::Unsent(detail)
+        | StoreError::Deadline(detail)
+        | StoreError::Throttled { detail, .. } => {
             ConnectError::Unreachable { endpoint: endpoint.name().to_owned(), detail }
         }
         other => ConnectError::Refused { bucket, detail: other.to_string() },

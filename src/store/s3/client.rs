@@ -20,9 +20,10 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
+use aws_types::service_config::ServiceConfigKey;
 use base64::Engine as _;
 
-use super::connect::{ConnectError, S3Settings};
+use super::connect::{ConnectError, REGION_DEFAULT, S3Settings};
 use super::credentials::Renewing;
 
 /// S3 answers a connection within milliseconds; a lost SYN is sent again after one second and after three.
@@ -40,13 +41,16 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// What the settings say, else the environment. (The AWS configuration files may name one too: the SDK reads it.)
-    pub(super) fn of(settings: &S3Settings) -> Result<Self, ConnectError> {
-        let of_environment = || {
-            let set = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
-            set("AWS_ENDPOINT_URL_S3").or_else(|| set("AWS_ENDPOINT_URL"))
+    /// What the settings say, else the environment, else the profile of the AWS configuration files (the SDK would read it,
+    /// too; but whether conditions must be probed depends on it).
+    pub(super) async fn of(settings: &S3Settings) -> Result<Self, ConnectError> {
+        let set = |name| std::env::var(name).ok().filter(|url: &String| !url.is_empty());
+        let said = settings.endpoint_url.clone();
+        let url = match said.or_else(|| set("AWS_ENDPOINT_URL_S3")).or_else(|| set("AWS_ENDPOINT_URL")) {
+            Some(url) => Some(url),
+            None => of_profile(settings).await,
         };
-        Self::at(settings.endpoint_url.clone().or_else(of_environment), settings.force_path_style)
+        Self::at(url, settings.force_path_style)
     }
 
     fn at(url: Option<String>, force_path_style: bool) -> Result<Self, ConnectError> {
@@ -88,6 +92,21 @@ impl Endpoint {
     pub(super) fn place(&self) -> String {
         self.url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default()
     }
+}
+
+/// The endpoint that the profile names for S3, or for all services (SDKs and tools reference guide, "Service-specific
+/// endpoints").
+async fn of_profile(settings: &S3Settings) -> Option<String> {
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::latest()).no_credentials().region(Region::from_static(REGION_DEFAULT));
+    if let Some(profile) = &settings.profile {
+        loader = loader.profile_name(profile);
+    }
+    let shared = loader.load().await;
+    let for_s3 =
+        ServiceConfigKey::builder().service_id("s3").profile("endpoint_url").env("AWS_ENDPOINT_URL").build().ok();
+    let named = for_s3.zip(shared.service_config()).and_then(|(key, services)| services.load_config(key));
+    named.or_else(|| shared.endpoint_url().map(str::to_owned))
 }
 
 /// The host in `user@host:port/path`.

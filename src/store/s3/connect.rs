@@ -137,7 +137,7 @@ impl ConnectError {
 /// a tokio runtime.
 pub async fn connect(settings: &S3Settings, metrics: Arc<Metrics>) -> Result<Arc<dyn ObjectStore>, ConnectError> {
     let clock = Clock::system();
-    let endpoint = Endpoint::of(settings)?;
+    let endpoint = Endpoint::of(settings).await?;
     let named = named_region(settings, &endpoint).await;
     let region = named.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned());
     let access = build_client(settings, &endpoint, &region).await?;

@@ -62,7 +62,7 @@ fn host_of_bucket(bucket: &str, region: &str) -> String {
 /// # Errors
 /// What was typed cannot be meant.
 pub async fn examine(settings: &S3Settings, metrics: Arc<Metrics>) -> Result<Examination, ConnectError> {
-    let endpoint = Endpoint::of(settings)?;
+    let endpoint = Endpoint::of(settings).await?;
     let region_named = named_region(settings, &endpoint).await;
     let mut region = region_named.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned());
     let mut access = build_client(settings, &endpoint, &region).await?;
