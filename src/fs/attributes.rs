@@ -6,11 +6,12 @@
 use std::time::SystemTime;
 
 use super::FileSystem;
+use super::data::VIEW_MOVES_MAX;
 use super::error::{FsError, FsResult};
 use super::opened::OpenInode;
 use crate::namespace::{AttributeChanges, Node, NodeKind};
 use crate::types::{FileHandle, Ino};
-use crate::write::{Base, WriteTarget};
+use crate::write::{Base, WriteTarget, Writer};
 
 /// A time to be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +130,7 @@ impl FileSystem {
         self.refuse_if_shown(&inode)?;
         self.settle_for_writing(&inode, size_bytes).await?;
         let writer = self.writer_of(&inode).await?;
-        writer.truncate(size_bytes).await?;
+        self.truncate_in_order(&inode, &writer, size_bytes).await?;
         self.note_written(ino, &writer);
         if let Some(handle) = handle {
             self.wrote(handle, None);
@@ -145,6 +146,17 @@ impl FileSystem {
         }
         drop(view);
         published
+    }
+
+    /// Cuts or lengthens what a writer holds, for a caller who holds the tree and the inode's order.
+    pub(super) async fn truncate_in_order(&self, inode: &OpenInode, writer: &Writer, size_bytes: u64) -> FsResult<()> {
+        for _ in 0..VIEW_MOVES_MAX {
+            if let Some(outcome) = writer.try_truncate(size_bytes) {
+                return Ok(outcome?);
+            }
+            self.publish_in_order(inode).await?;
+        }
+        Err(FsError::Stale)
     }
 
     /// Gives the inode a view to write on, if it has none: nothing of the object is needed for an empty file, its

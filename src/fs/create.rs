@@ -61,7 +61,9 @@ impl FileSystem {
         let inode = self.open.acquire(node.ino);
         let key = self.namespace.key(node.ino)?;
         let attributes = self.namespace.object_attributes(node.ino);
-        let writer = self.write.writer(WriteTarget { key, base: Base::Absent { exclusive }, attributes });
+        // Who did not ask for an empty file believes that there is none: what another writer puts there meanwhile is not lost.
+        let base = Base::Absent { exclusive: exclusive || !access.truncate };
+        let writer = self.write.writer(WriteTarget { key, base, attributes });
         {
             let mut view = inode.view.lock();
             view.writer = Some(writer);

@@ -221,11 +221,12 @@ impl FileSystem {
             return Err(FsError::Unsupported);
         }
         let file = self.writable(handle)?;
+        let _tree = self.tree.read().await;
         let _order = file.inode.order.lock().await;
         let writer = self.writer_of(&file.inode).await?;
         if writer.size_bytes() < range.end {
             file.writers.lock().wrote(None);
-            writer.truncate(range.end).await?;
+            self.truncate_in_order(&file.inode, &writer, range.end).await?;
             self.note_written(file.inode.ino, &writer);
         }
         Ok(())

@@ -71,12 +71,16 @@ impl FileSystem {
         }
         let inode = self.open.acquire(ino);
         if access.truncate {
+            let _tree = self.tree.read().await;
             let _order = inode.order.lock().await;
             self.refuse_if_shown(&inode)?;
             self.truncate_at_open(&inode).await?;
             return self.insert_handle(inode.clone(), access, None, None);
         }
         for _ in 0..VIEW_MOVES_MAX {
+            if inode.view.lock().given_up {
+                let _until_kept = inode.order.lock().await;
+            }
             if let Some(opened) = self.open_unpublished(&inode, access)? {
                 return Ok(opened);
             }
@@ -92,7 +96,7 @@ impl FileSystem {
     fn open_unpublished(&self, inode: &InodeUse, access: Access) -> FsResult<Option<Opened>> {
         let local = {
             let view = inode.view.lock();
-            view.unlinked || view.is_dirty()
+            !view.given_up && (view.unlinked || view.is_dirty())
         };
         if local { self.insert_handle(inode.clone(), access, None, None).map(Some) } else { Ok(None) }
     }
@@ -149,7 +153,7 @@ impl FileSystem {
         let present = inode.view.lock().writer.clone();
         let writer = match present {
             Some(writer) => {
-                writer.truncate(0).await?;
+                self.truncate_in_order(inode, &writer, 0).await?;
                 writer
             }
             None => {
@@ -228,6 +232,7 @@ impl FileSystem {
         let attributes = self.namespace.object_attributes(inode.ino);
         let content = self.content_at_hand(&info);
         let writer = self.write.writer(WriteTarget { key, base: Base::Object(info), attributes });
+        writer.freeze(view.moving);
         if let Some(content) = content {
             writer.prime(content);
         }

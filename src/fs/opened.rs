@@ -36,6 +36,10 @@ pub(super) struct View {
     pub(super) writer: Option<Writer>,
     /// Why the last publication failed, if it did.
     pub(super) failed: Option<String>,
+    /// A rename is moving the file: nothing new is uploaded under its key.
+    pub(super) moving: bool,
+    /// What is unpublished is being put into the journal and will be gone from here: whoever opens the file waits.
+    pub(super) given_up: bool,
     /// Handles open for writing.
     pub(super) write_handles: usize,
     /// Handles in all.

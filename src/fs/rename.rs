@@ -12,6 +12,30 @@ use super::opened::{InodeUse, OpenInode};
 use crate::namespace::{NodeKind, RenameFlags, Renamed};
 use crate::types::{Ino, ObjectInfo};
 
+/// For as long as this lives, nothing new is uploaded under the key that a file is about to lose.
+struct Still<'a>(&'a OpenInode);
+
+impl<'a> Still<'a> {
+    fn new(inode: &'a OpenInode) -> Self {
+        Self::set(inode, true);
+        Self(inode)
+    }
+
+    fn set(inode: &OpenInode, is_moving: bool) {
+        let mut view = inode.view.lock();
+        view.moving = is_moving;
+        if let Some(writer) = &view.writer {
+            writer.freeze(is_moving);
+        }
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        Self::set(self.0, false);
+    }
+}
+
 impl FileSystem {
     /// Renames `from` to `to`, each a directory and a name. With `no_replace` an existing target is refused
     /// (RENAME_NOREPLACE); an exchange is not supported.
@@ -55,6 +79,7 @@ impl FileSystem {
             Some(writer) if in_memory => writer.retarget(key.clone()),
             _ => false,
         };
+        let _still = Still::new(&source_use);
         if !moves_in_memory {
             self.publish_in_order(&source_use).await?;
         }
@@ -93,6 +118,9 @@ impl FileSystem {
         }
         if view.settled {
             view.move_to(Some(info));
+        } else {
+            // An open that asks for the old key now must ask again.
+            view.generation += 1;
         }
     }
 
@@ -107,11 +135,13 @@ impl FileSystem {
 
     async fn rename_directory(&self, ino: Ino, from: (Ino, &str), to: (Ino, &str), flags: RenameFlags) -> FsResult<()> {
         let _tree = self.tree.write().await;
-        for file in self.namespace.files_under(ino) {
-            let Some(inode) = self.open.join(file) else { continue };
+        let open: Vec<InodeUse> =
+            self.namespace.files_under(ino).into_iter().filter_map(|file| self.open.join(file)).collect();
+        let _still: Vec<Still<'_>> = open.iter().map(|inode| Still::new(inode)).collect();
+        for inode in &open {
             let _order = inode.order.lock().await;
             // Bytes that were never published need no object yet, but an upload that was begun is bound to its key.
-            self.publish_in_order(&inode).await?;
+            self.publish_in_order(inode).await?;
         }
         let renamed = self.namespace.rename_directory(from, to, flags).await?;
         for (file, new_info) in renamed.moved {

@@ -161,6 +161,7 @@ impl FileSystem {
         };
         if let Err(reason) = outcome {
             self.give_up(inode, &writer, &reason).await;
+            return;
         }
         let mut view = inode.view.lock();
         if !view.is_dirty() {
@@ -168,12 +169,26 @@ impl FileSystem {
         }
     }
 
+    /// Puts what is unpublished into the journal. While somebody has the file open for writing it stays here, too: what
+    /// that program writes on must meet what it wrote before. Otherwise the file is again what S3 has.
     async fn give_up(&self, inode: &OpenInode, writer: &Writer, reason: &str) {
         tracing::error!(ino = %inode.ino, reason, "unpublished bytes are kept; see `s3mount recover list`");
+        let is_written = {
+            let mut view = inode.view.lock();
+            view.given_up = view.write_handles == 0;
+            if !view.given_up {
+                view.failed = Some(reason.to_owned());
+            }
+            !view.given_up
+        };
         writer.keep(reason).await;
+        if is_written {
+            return;
+        }
         self.namespace.revert(inode.ino);
         let mut view = inode.view.lock();
         view.writer = None;
+        view.given_up = false;
         let base = view.info.take();
         view.move_to(base);
         drop(view);

@@ -170,19 +170,19 @@ impl WriteEngine {
         self.0.budget.used_bytes()
     }
 
-    /// Aborts the multipart uploads that a process before this one began and did not end, as its journal says. Answers how
-    /// many that were.
+    /// Aborts the multipart uploads that a process before this one began and did not end, as its `journal` says: no process
+    /// may be using it. Answers how many that were.
     ///
     /// # Errors
     /// What S3 said; the journal then still holds the rest.
-    pub async fn abort_orphans(&self) -> Result<usize, StoreError> {
+    pub async fn abort_orphans(&self, journal: &Journal) -> Result<usize, StoreError> {
         let mut aborted = 0;
-        for begun in self.0.journal.begun() {
+        for begun in journal.begun() {
             self.0
                 .store
                 .abort_upload(&begun.key.as_str().into(), &crate::store::UploadId(begun.upload.as_str().into()))
                 .await?;
-            self.0.journal.ended(&begun.upload);
+            journal.ended(&begun.upload);
             aborted += 1;
         }
         Ok(aborted)

@@ -35,6 +35,8 @@ struct Snapshot {
     primed: Option<Bytes>,
     condition: WriteCondition,
     attributes: ObjectAttributes,
+    /// Attributes were set after the upload had begun, which fixed its own: a copy with the new ones must follow.
+    attributes_late: bool,
     /// Parts of the file that stay staged, because they lie over parts that must be committed first.
     kept: RangeSet,
     work: Work,
@@ -106,6 +108,9 @@ impl Inner {
                         blocks.clear();
                         let unused = state.upload.take();
                         blocks.extend(state.published(&info, snapshot.at, &snapshot.kept));
+                        if snapshot.attributes_late {
+                            state.change_attributes();
+                        }
                         unused
                     };
                     // What is still dirty came in since.
@@ -114,7 +119,8 @@ impl Inner {
                     if let Some(upload) = unused {
                         self.abort(&upload).await;
                     }
-                    return Ok(snapshot.kept.is_empty().then_some(info));
+                    let done = snapshot.kept.is_empty() && !snapshot.attributes_late;
+                    return Ok(done.then_some(info));
                 }
                 Err(WriteError::Store(StoreError::NoSuchUpload | StoreError::Conflict))
                     if start + 1 < FRESH_STARTS_MAX && self.start_anew().await => {}
@@ -154,8 +160,6 @@ impl Inner {
         let (size, whole) = (state.size, ByteRange::new(0, state.size));
         let kept = if state.has_overlaid_drops() { state.dropped() } else { RangeSet::default() };
         let fits = size <= self.shared.limits.single_put_bytes_max && state.parts.is_empty();
-        // Metadata is fixed when an upload begins: attributes that were set since want another one.
-        let attributes_late = state.upload.is_some() && state.upload_attributes != state.attributes;
         let work = if !state.has_new_content() && state.base.is_some() && size > 0 {
             Work::Attributes
         } else if fits {
@@ -170,9 +174,9 @@ impl Inner {
             });
             Work::Parts(parts.collect(), receipts)
         };
-        if attributes_late {
-            tracing::debug!(key = %state.key, "attributes were set after the upload began; they come with the next one");
-        }
+        let by_upload = matches!(&work, Work::Parts(parts, _) if !is_one_copy(parts, size, state.base.as_ref()));
+        let attributes_late = by_upload && state.upload.is_some() && state.upload_attributes != state.attributes;
+        let attributes = if attributes_late { &state.upload_attributes } else { &state.attributes }.clone();
         state.publishing = true;
         self.committed_bytes.store(uploaded_bytes(&state), Relaxed);
         state.low_water = size;
@@ -183,7 +187,8 @@ impl Inner {
             base: state.base.clone(),
             primed: state.primed.clone(),
             condition: state.condition.clone(),
-            attributes: state.attributes.clone(),
+            attributes,
+            attributes_late,
             kept,
             work,
         }))
@@ -202,7 +207,9 @@ impl Inner {
                 };
                 self.shared.store.put(put).await?
             }
-            Work::Parts(parts, _) if is_one_copy(parts, snapshot) => self.copy_whole(snapshot).await?,
+            Work::Parts(parts, _) if is_one_copy(parts, snapshot.size, snapshot.base.as_ref()) => {
+                self.copy_whole(snapshot).await?
+            }
             Work::Parts(parts, receipts) => self.commit_parts(snapshot, parts, receipts.clone()).await?,
         };
         info.size_bytes = snapshot.size;
@@ -347,10 +354,10 @@ pub(super) async fn fetch(
 const FETCH_TRIES_MAX: usize = 8;
 
 /// Whether the base as it is becomes the object. One that was cut is longer than the file: only a range of it will do.
-fn is_one_copy(parts: &[(Planned, Vec<Piece>)], snapshot: &Snapshot) -> bool {
+fn is_one_copy(parts: &[(Planned, Vec<Piece>)], size: u64, base: Option<&ObjectInfo>) -> bool {
     matches!(parts, [(part, _)] if part.origin == Origin::Copied)
-        && snapshot.size <= PUT_BYTES_MAX
-        && snapshot.base.as_ref().is_some_and(|base| base.size_bytes == snapshot.size)
+        && size <= PUT_BYTES_MAX
+        && base.is_some_and(|base| base.size_bytes == size)
 }
 
 fn split_copies(whole: Planned) -> Vec<Planned> {

@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) orphan: bool,
     /// A publication has its snapshot; no part is uploaded beside it.
     pub(super) publishing: bool,
+    /// The file is being renamed; no upload is begun under the key that it will lose.
+    pub(super) frozen: bool,
 }
 
 impl State {
@@ -96,6 +98,7 @@ impl State {
             low_water: u64::MAX,
             orphan: false,
             publishing: false,
+            frozen: false,
         }
     }
 
@@ -113,6 +116,11 @@ impl State {
         self.count += 1;
         self.content_count = self.count;
         self.count
+    }
+
+    /// Counts a change of attributes alone.
+    pub(super) fn change_attributes(&mut self) {
+        self.count += 1;
     }
 
     /// Copies written bytes into staging.
@@ -235,7 +243,7 @@ impl State {
 
     /// The part that a write has just made whole and that is worth uploading now, while the writer goes on.
     pub(super) fn whole_part(&self, written: ByteRange, single_put_bytes_max: u64) -> Option<u32> {
-        if self.publishing || self.orphan || self.size <= single_put_bytes_max {
+        if self.publishing || self.frozen || self.orphan || self.size <= single_put_bytes_max {
             return None;
         }
         let last = written.end.checked_sub(1)?;

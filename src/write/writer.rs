@@ -130,23 +130,26 @@ impl Writer {
         }
     }
 
-    /// Cuts the file, or makes it longer with zeros.
+    /// Cuts the file, or makes it longer with zeros. `None` where a part was dropped from memory: the caller publishes first,
+    /// for only that makes its bytes part of the file again.
     ///
     /// # Errors
-    /// `TooLarge`; what publishing says, where a part that was dropped from memory must be cut.
-    pub async fn truncate(&self, size_bytes: u64) -> Result<(), WriteError> {
-        loop {
-            {
-                let mut state = self.0.state.lock();
-                if state.dropped().is_empty() || state.orphan {
-                    let outcome = state.truncate(size_bytes);
-                    drop(state);
-                    self.0.count();
-                    return outcome;
-                }
+    /// `TooLarge`.
+    pub fn try_truncate(&self, size_bytes: u64) -> Option<Result<(), WriteError>> {
+        let outcome = {
+            let mut state = self.0.state.lock();
+            if !state.dropped().is_empty() && !state.orphan {
+                return None;
             }
-            self.publish().await?;
-        }
+            state.truncate(size_bytes)
+        };
+        self.0.count();
+        Some(outcome)
+    }
+
+    /// While a rename moves the file to another key, no upload is begun under the old one.
+    pub fn freeze(&self, is_moving: bool) {
+        self.0.state.lock().frozen = is_moving;
     }
 
     /// The whole content of the base, where the caller has it at hand: it need not be fetched for publishing, and what is
@@ -168,7 +171,7 @@ impl Writer {
         let mut state = self.0.state.lock();
         if state.attributes != attributes {
             state.attributes = attributes;
-            state.count += 1;
+            state.change_attributes();
         }
     }
 
@@ -311,6 +314,10 @@ impl Drop for Inner {
         let counted = self.counted.get_mut();
         self.shared.metrics.shift(Gauge::DirtyFiles, -i64::from(counted.is_dirty));
         self.shared.metrics.shift(Gauge::DirtyBytes, -i64::try_from(counted.bytes).unwrap_or(0));
+        // Parts that only the server has belong to what was kept; recover completes them.
+        if self.kept.get_mut().is_some() && !self.state.get_mut().dropped().is_empty() {
+            return;
+        }
         // An upload that nobody completed or kept is aborted, so that nobody pays for its parts.
         if let Some(upload) = self.state.get_mut().upload.take() {
             let (shared, key) = (Arc::clone(&self.shared), self.state.get_mut().key.clone());
