@@ -108,7 +108,7 @@ impl RetryPolicy {
         let wait = ceiling.mul_f64(dice).max(asked);
         // A wait that reaches past the deadline is cut so that a last try can begin, unless the server asked for it.
         let left = course.limits.deadline.saturating_sub(course.elapsed);
-        if asked >= left || left < LAST_TRY {
+        if asked >= left || left <= LAST_TRY {
             return Decision::GiveUp;
         }
         Decision::AskAgainAfter(wait.min(left - LAST_TRY).max(asked))
