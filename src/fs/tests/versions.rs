@@ -1,7 +1,8 @@
 //! Which version a handle shows, and what becomes of an object that loses its name.
 
 use super::*;
-use crate::fs::FsError;
+use crate::fs::{FsError, SetAttributes};
+use crate::metrics::RequestKind;
 
 #[tokio::test]
 async fn what_one_mount_published_another_sees_at_its_next_open() {
@@ -167,4 +168,35 @@ async fn a_file_can_be_renamed_again_at_once() {
     assert_eq!(mount.bucket.keys(), ["d/", "d/e/", "d/e/a"]);
     mount.fs.rename((inner, OsStr::new("a")), (outer, OsStr::new("a")), false).await.expect("present");
     assert_eq!(mount.bucket.keys(), ["d/", "d/a", "d/e/"]);
+}
+
+#[tokio::test]
+async fn o_creat_without_o_trunc_does_not_replace_what_another_writer_made_meanwhile() {
+    let mount = Mount::new();
+    let opened = mount.create("log").await;
+    mount.write(opened.handle, 0, b"ours").await.expect("staging has room");
+    mount.bucket.put_directly("log", "theirs");
+    assert!(mount.close(opened.handle).await.is_err());
+    assert_eq!(mount.bucket.content("log").as_deref(), Some(&b"theirs"[..]));
+}
+
+#[tokio::test]
+async fn attributes_that_were_set_after_the_first_part_was_uploaded_are_stored() {
+    let mount = Mount::new();
+    let opened = mount.create("large").await;
+    let mib = vec![7; PAGE_BYTES];
+    for nth in 0..20 {
+        mount.write(opened.handle, nth * PAGE_BYTES as u64, &mib).await.expect("staging has room");
+    }
+    while mount.bucket.requests(RequestKind::UploadPart) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let node = mount.lookup("large").await.expect("it is being written");
+    let set = SetAttributes { mode: Some(0o600), ..SetAttributes::default() };
+    mount.fs.setattr(node.ino, Some(opened.handle), set).await.expect("it is open");
+    mount.close(opened.handle).await.expect("the store does not fail");
+    let stored = mount.bucket.info("large").expect("it was published");
+    let mode = stored.metadata.as_ref().and_then(|metadata| metadata.get("mode").cloned());
+    assert_eq!(mode.as_deref(), Some((0o100_600).to_string().as_str()));
+    assert_eq!(stored.size_bytes, 20 << 20);
 }
