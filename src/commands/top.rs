@@ -9,13 +9,16 @@ mod rates;
 mod words;
 
 use std::io::IsTerminal;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use ratatui::DefaultTerminal;
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::execute;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::draw::Palette;
@@ -47,14 +50,15 @@ pub(super) fn run(arguments: &TopArgs) -> Result<(), Failure> {
     let rounds = ask_around();
     let broken = |error: std::io::Error| Failure::system(format!("the terminal cannot be drawn on: {error}"));
     // From here on a panic restores the terminal too.
-    let mut terminal = ratatui::try_init().map_err(broken)?;
+    // Dropping a terminal that hung up would panic: its cursor cannot be shown, and that cannot be said.
+    let mut terminal = ManuallyDrop::new(ratatui::try_init().map_err(broken)?);
     let palette = Palette::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
     let outcome = watch(&mut terminal, &rounds, &ended, chosen, palette);
     // Nothing can be said on a terminal that hung up, not even that it cannot be restored.
-    let _ = ratatui::try_restore();
+    let _ = (terminal.show_cursor(), ratatui::try_restore());
     outcome.or_else(|error| {
         // A terminal that hangs up breaks what is drawn before its signal has come.
-        std::thread::sleep(TICK);
+        std::thread::sleep(LAST_DRAW_LIMIT);
         if ended.load(SeqCst) { Ok(()) } else { Err(broken(error)) }
     })
 }
@@ -159,7 +163,7 @@ fn watch_signals() -> Result<Arc<AtomicBool>, Failure> {
         raised.store(true, SeqCst);
         // On a terminal that hung up, waiting for keys never comes back: then nobody else ends the program.
         std::thread::sleep(LAST_DRAW_LIMIT);
-        let _ = ratatui::try_restore();
+        let _ = (execute!(std::io::stdout(), Show), ratatui::try_restore());
         std::process::exit(0);
     });
     Ok(ended)

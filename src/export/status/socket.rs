@@ -61,10 +61,13 @@ pub fn serve(path: &Path, source: StatusSource, unmount: mpsc::Sender<UnmountReq
     if let Some(dir) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
-    // A daemon that was killed leaves its socket; the device number is ours now.
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    // Under its name it is for its owner alone from the first moment. What a killed daemon left under either name goes:
+    // the device number is ours now.
+    let unnamed = path.with_extension("new");
+    let _ = std::fs::remove_file(&unnamed);
+    let listener = UnixListener::bind(&unnamed)?;
+    std::fs::set_permissions(&unnamed, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&unnamed, path)?;
     let (stop, mut stopped) = watch::channel(());
     tokio::spawn(async move {
         loop {
