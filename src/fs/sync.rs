@@ -160,7 +160,7 @@ impl FileSystem {
             None => self.publish_in_order(inode).await.map_err(|error| error.to_string()),
         };
         if let Err(reason) = outcome {
-            self.give_up(inode, &writer, &reason).await;
+            self.give_up(inode, &writer, &reason);
             return;
         }
         let mut view = inode.view.lock();
@@ -171,7 +171,7 @@ impl FileSystem {
 
     /// Puts what is unpublished into the journal. While somebody has the file open for writing it stays here, too: what
     /// that program writes on must meet what it wrote before. Otherwise the file is again what S3 has.
-    async fn give_up(&self, inode: &OpenInode, writer: &Writer, reason: &str) {
+    fn give_up(&self, inode: &OpenInode, writer: &Writer, reason: &str) {
         tracing::error!(ino = %inode.ino, reason, "unpublished bytes are kept; see `s3mount recover list`");
         let is_written = {
             let mut view = inode.view.lock();
@@ -181,7 +181,7 @@ impl FileSystem {
             }
             !view.given_up
         };
-        writer.keep(reason).await;
+        writer.keep(reason);
         if is_written {
             return;
         }
@@ -232,18 +232,18 @@ impl FileSystem {
         let Err(error) = self.publish_in_order(&inode).await else { return true };
         let writer = inode.view.lock().writer.clone();
         if let Some(writer) = writer {
-            self.give_up(&inode, &writer, &error.to_string()).await;
+            self.give_up(&inode, &writer, &error.to_string());
         }
         false
     }
 
     /// Keeps every unpublished byte for recovery without another try at S3. For an end that cannot wait.
-    pub async fn keep_all(&self) -> usize {
+    pub fn keep_all(&self) -> usize {
         let mut kept = 0;
         for inode in self.open.dirty() {
             let writer = inode.view.lock().writer.clone();
             if let Some(writer) = writer {
-                writer.keep("the mount was ended before the upload finished").await;
+                writer.keep("the mount was ended before the upload finished");
                 kept += 1;
             }
         }

@@ -151,7 +151,7 @@ async fn serve_here(
 ) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
     let prices = Arc::new(budget::prices(config.price_table.as_deref())?);
-    let signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
+    let mut signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
     log::raise_at_signals().map_err(|error| Failure::system(format!("no signals: {error}")))?;
     let here = Surroundings::look().await;
     let mut config = config.clone();
@@ -164,14 +164,15 @@ async fn serve_here(
     );
     let config = &config;
     let settings = s3_settings(&config.s3, &config.bucket, &config.prefix, config.read_only, &here);
-    let store = connect(&settings, Arc::clone(&metrics)).await.map_err(|error| connect_failure(&error))?;
+    let store = signals.unless_ended(Box::pin(connect(&settings, Arc::clone(&metrics)))).await?;
+    let store = store.map_err(|error| connect_failure(&error))?;
     let source = config.source.clone();
     let fixed = telling::fixed(config, dir, &source, store.capabilities());
     for warning in &fixed.warnings {
         tracing::warn!("{warning}");
     }
     let Claimed { own, abandoned } = claimed;
-    let (fs, events) = compose(config, store, &own, abandoned, &metrics).await?;
+    let (fs, events) = signals.unless_ended(compose(config, store, &own, abandoned, &metrics)).await??;
     let request = MountRequest {
         dir: dir.to_owned(),
         source: source.clone(),

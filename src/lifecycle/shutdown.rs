@@ -29,21 +29,35 @@ const BEFORE_THE_INSTANCE: Duration = Duration::from_secs(30);
 /// How long the end waits for what the disk cache is still to keep.
 const DISK_CACHE_LIMIT: Duration = Duration::from_secs(5);
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT, and SIGHUP, which comes when the terminal of a mount in the foreground is closed.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+
+    /// Does some work of the start, unless a signal ends the process first.
+    pub(super) async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.next() => Err(Failure::mount("a signal ended the start before the mount answered")),
         }
     }
 }
@@ -97,7 +111,19 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
                 followers.push(wish);
             }
             Event::Unmount(wish) => {
-                if let Some(drained) = unmount(&mount, &wish).await {
+                let unmounted = tokio::select! {
+                    outcome = unmount(&mount.fs, &mount.mounted, &mount.told, &wish) => outcome,
+                    // Whoever ends the process does not wait for a client that wants everything uploaded first.
+                    () = mount.signals.next() => {
+                        tracing::info!("a signal ends the mount while it is being unmounted");
+                        if let Err(error) = mount.mounted.detach() {
+                            tracing::warn!(%error, "the mount could not be taken out of the tree");
+                        }
+                        followers.push(wish);
+                        break;
+                    }
+                };
+                if let Some(drained) = unmounted {
                     waiting = Some((wish, drained));
                     break;
                 }
@@ -111,7 +137,7 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
         drained = drain(&mount.fs) => drained,
         never = systemd::while_draining(&mount.told.metrics) => match never {},
         () = mount.signals.next() => {
-            let kept = mount.fs.keep_all().await;
+            let kept = mount.fs.keep_all();
             tracing::warn!(kept, "ended before everything was uploaded; see `s3mount recover list`");
             Drained { published: 0, kept }
         }
@@ -153,11 +179,12 @@ async fn instance_end(spot: Option<Arc<Imds>>, fs: Arc<FileSystem>) {
     tracing::warn!("EC2 takes this spot instance away ({action}) in {seconds} s: everything is uploaded now");
     systemd::status("a spot notice came: uploading what is not in S3 yet");
     let until = tokio::time::sleep(left.saturating_sub(BEFORE_THE_INSTANCE));
-    // Applications go on meanwhile: nothing is refused before it must be.
-    tokio::join!(until, async {
+    // Applications go on meanwhile: nothing is refused before it must be. What is not uploaded by then goes the way of every end.
+    tokio::spawn(async move {
         let drained = fs.drain().await;
         tracing::info!(published = drained.published, kept = drained.kept, "uploaded after the spot notice");
     });
+    until.await;
 }
 
 async fn session_end(session: &Served) {
@@ -173,9 +200,14 @@ async fn drain(fs: &Arc<FileSystem>) -> Drained {
 }
 
 /// Publishes everything, then unmounts, unless somebody still uses the mount.
-async fn unmount(mount: &Mount, wish: &UnmountRequest) -> Option<Drained> {
-    let drained = mount.fs.drain().await;
-    let mounted = Arc::clone(&mount.mounted);
+async fn unmount(
+    fs: &Arc<FileSystem>,
+    mounted: &Arc<Mounted>,
+    told: &StatusSource,
+    wish: &UnmountRequest,
+) -> Option<Drained> {
+    let drained = fs.drain().await;
+    let mounted = Arc::clone(mounted);
     let outcome = tokio::task::spawn_blocking(move || mounted.unmount()).await;
     let (state, message) = match outcome {
         Ok(Ok(())) => return Some(drained),
@@ -183,7 +215,7 @@ async fn unmount(mount: &Mount, wish: &UnmountRequest) -> Option<Drained> {
         Ok(Err(error)) => ("failed", error.to_string()),
         Err(error) => ("failed", error.to_string()),
     };
-    let answer = Status { state: state.into(), kept: drained.kept, message: Some(message), ..mount.told.now() };
+    let answer = Status { state: state.into(), kept: drained.kept, message: Some(message), ..told.now() };
     let _ = wish.steps.send(answer).await;
     None
 }

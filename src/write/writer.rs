@@ -226,8 +226,8 @@ impl Writer {
     }
 
     /// The last handle is closed and the bytes are not published: they go into the journal.
-    pub async fn keep(&self, reason: &str) {
-        self.0.wait_for_parts().await;
+    pub fn keep(&self, reason: &str) {
+        // Parts on their way are not waited for: their bytes leave memory only when the server has them.
         if let Err(error) = self.0.keep(reason) {
             tracing::error!(key = %self.key(), %error, "unpublished bytes could not be kept and are lost");
         }
