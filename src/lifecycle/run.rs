@@ -188,6 +188,15 @@ async fn serve_here(
         passthrough: config.disk_cache.is_some(),
         ..SessionOptions::default()
     };
+    // Before the kernel is answered: whoever finds the mount finds its socket.
+    let (wishes, unmount) = mpsc::channel(1);
+    let clock = Clock::system();
+    let spent = budget::Watch::new(config, &clock);
+    spent.begin(&metrics, &prices, &fs, clock.clone());
+    let told = telling::source(fixed, config, &fs, &metrics, &prices, &spent, &clock);
+    let path = status::socket_path(libc::makedev(mounted.device().0 as u32, mounted.device().1 as u32));
+    let socket = status::serve(&path, told.clone(), wishes)
+        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "no status socket"));
     let session = session::serve(device, Arc::clone(&fs), events, options, Arc::clone(&metrics), Handle::current());
     let session = match session {
         Ok(session) => session,
@@ -205,14 +214,6 @@ async fn serve_here(
     if let Err(error) = mount::raise_read_ahead(&mounted, READ_AHEAD_KIBIBYTES) {
         tracing::debug!(%error, "read-ahead of the kernel stays as it is");
     }
-    let (wishes, unmount) = mpsc::channel(1);
-    let clock = Clock::system();
-    let spent = budget::Watch::new(config, &clock);
-    spent.begin(&metrics, &prices, &fs, clock.clone());
-    let told = telling::source(fixed, config, &fs, &metrics, &prices, &spent, &clock);
-    let path = status::socket_path(libc::makedev(mounted.device().0 as u32, mounted.device().1 as u32));
-    let socket = status::serve(&path, told.clone(), wishes)
-        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "no status socket"));
     let record = Record::put(dir, &source);
     tracing::info!(source, dir = %dir.display(), "mounted");
     systemd::ready(&format!("{source} on {}", dir.display()));

@@ -29,6 +29,11 @@ const BEFORE_THE_INSTANCE: Duration = Duration::from_secs(30);
 /// How long the end waits for what the disk cache is still to keep.
 const DISK_CACHE_LIMIT: Duration = Duration::from_secs(5);
 
+/// A mount that is in use is asked for again before that is said: a program that just closed its last file, or a child that
+/// was forked and has yet to let go of what it inherited, uses it for a moment longer.
+const BUSY_TRIES_MAX: u32 = 10;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
 /// SIGTERM, SIGINT, and SIGHUP, which comes when the terminal of a mount in the foreground is closed.
 pub(super) struct Signals {
     terminate: Signal,
@@ -207,8 +212,18 @@ async fn unmount(
     wish: &UnmountRequest,
 ) -> Option<Drained> {
     let drained = fs.drain().await;
-    let mounted = Arc::clone(mounted);
-    let outcome = tokio::task::spawn_blocking(move || mounted.unmount()).await;
+    let mut outcome;
+    let mut tries = 0;
+    loop {
+        let mounted = Arc::clone(mounted);
+        outcome = tokio::task::spawn_blocking(move || mounted.unmount()).await;
+        tries += 1;
+        let is_busy = matches!(&outcome, Ok(Err(error)) if error.kind() == io::ErrorKind::ResourceBusy);
+        if !is_busy || tries == BUSY_TRIES_MAX {
+            break;
+        }
+        tokio::time::sleep(BUSY_PAUSE).await;
+    }
     let (state, message) = match outcome {
         Ok(Ok(())) => return Some(drained),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ResourceBusy => ("busy", error.to_string()),

@@ -1,7 +1,7 @@
 //! The socket itself: where it is, who may speak, what is answered.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,14 +43,33 @@ pub struct UnmountRequest {
 #[derive(Debug)]
 pub struct StatusSocket {
     path: PathBuf,
+    /// Device and inode number of the socket, which tell it from another under the same name.
+    identity: (u64, u64),
     _stop: watch::Sender<()>,
 }
 
 impl Drop for StatusSocket {
     fn drop(&mut self) {
-        // Another mount may have taken a number that was given back; then it is its socket.
-        let _ = std::fs::remove_file(&self.path);
+        // The next mount may have taken the device number that was given back; then it is its socket.
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// A directory that others can write, or made before us, would let them answer in our place.
+fn check_private(dir: &Path) -> io::Result<()> {
+    let metadata = std::fs::symlink_metadata(dir)?;
+    let is_ours = metadata.is_dir() && metadata.uid() == nix::unistd::geteuid().as_raw();
+    if is_ours && metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} is not ours alone (mode 0700)", dir.display())))
 }
 
 /// Serves the socket at `path`. Wishes to end the mount come out of `unmount`.
@@ -60,6 +79,7 @@ impl Drop for StatusSocket {
 pub fn serve(path: &Path, source: StatusSource, unmount: mpsc::Sender<UnmountRequest>) -> io::Result<StatusSocket> {
     if let Some(dir) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        check_private(dir)?;
     }
     // Under its name it is for its owner alone from the first moment. What a killed daemon left under either name goes:
     // the device number is ours now.
@@ -67,6 +87,7 @@ pub fn serve(path: &Path, source: StatusSource, unmount: mpsc::Sender<UnmountReq
     let _ = std::fs::remove_file(&unnamed);
     let listener = UnixListener::bind(&unnamed)?;
     std::fs::set_permissions(&unnamed, std::fs::Permissions::from_mode(0o600))?;
+    let identity = identity(&unnamed)?;
     std::fs::rename(&unnamed, path)?;
     let (stop, mut stopped) = watch::channel(());
     tokio::spawn(async move {
@@ -84,7 +105,7 @@ pub fn serve(path: &Path, source: StatusSource, unmount: mpsc::Sender<UnmountReq
             });
         }
     });
-    Ok(StatusSocket { path: path.to_owned(), _stop: stop })
+    Ok(StatusSocket { path: path.to_owned(), identity, _stop: stop })
 }
 
 async fn answer(stream: UnixStream, source: StatusSource, unmount: mpsc::Sender<UnmountRequest>) -> io::Result<()> {

@@ -168,11 +168,14 @@ impl Mount {
             return Err(Failure("not mounted".into()));
         };
         let output = run(self.program().arg("unmount").arg(&self.dir))?;
-        let status = self.ended(child, "unmount")?;
         if !output.status.success() {
-            return Err(Failure(format!("s3mount unmount: {}: {}", output.status, text(&output))));
+            // It may have ended all the same, with something kept; if not, it is ended now.
+            let _ = signal_child(&child, libc::SIGTERM);
+            self.ended(child, "unmount")?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(Failure(format!("s3mount unmount: {}: {}{said}", output.status, text(&output))));
         }
-        Ok(status)
+        self.ended(child, "unmount")
     }
 
     /// Sends a signal and waits for the daemon's end.
