@@ -19,6 +19,8 @@ mod plan;
 mod remove;
 mod rename;
 mod rename_directory;
+mod rename_journal;
+mod rename_resume;
 mod roll;
 mod scan;
 mod split;

@@ -1,20 +1,20 @@
 //! rename of a directory: every key below it copied by the server, and only then the old ones deleted.
 //!
 //! The intent is in the journal before the first copy and goes after the last delete. A crash while copying leaves the
-//! source whole; one while deleting leaves the target whole; [`Namespace::resume_renames`] finishes both. A copy that
-//! fails takes back the copies that were made, and the source stays as it was.
+//! source whole; one while deleting leaves the target whole, and `rename_resume.rs` finishes it. A copy that fails takes
+//! back the copies that were made, and the source stays as it was. Once every copy is there the rename has happened: a
+//! delete that then fails leaves keys under the old name, which is logged.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{FutureExt, StreamExt, stream};
-use serde::{Deserialize, Serialize};
 
 use super::rename::{Place, RenameFlags, moved};
+use super::rename_journal::{Entry, Intent};
 use super::{Namespace, NamespaceError, NamespaceResult, NodeKind, keys};
-use crate::store::{KEYS_PER_REQUEST_MAX, ListRequest, StoreError, WriteCondition};
+use crate::store::{KEYS_PER_REQUEST_MAX, ListRequest, WriteCondition};
 use crate::types::{Ino, ObjectInfo, ObjectKey, ObjectVersion};
 
 /// What a rename of a directory came to.
@@ -27,15 +27,6 @@ pub struct RenamedTree {
     pub replaced: Option<Ino>,
 }
 
-/// What the journal holds of a rename under way.
-#[derive(Debug, Serialize, Deserialize)]
-struct Intent {
-    from: String,
-    to: String,
-    /// All copies are there; only deletes are left.
-    copied: bool,
-}
-
 /// A copy that was made, and what it is a copy of.
 #[derive(Debug)]
 struct Copied {
@@ -45,36 +36,6 @@ struct Copied {
 
 /// The copies of a rename by their keys.
 type Copies = HashMap<String, Copied>;
-
-/// An intent on disk.
-#[derive(Debug)]
-struct Entry {
-    path: Option<PathBuf>,
-}
-
-impl Entry {
-    fn write(&self, intent: &Intent) -> NamespaceResult<()> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let write = || -> std::io::Result<()> {
-            let new = path.with_extension("new");
-            let file = std::fs::File::create(&new)?;
-            serde_json::to_writer(&file, intent)?;
-            file.sync_all()?;
-            std::fs::rename(&new, path)?;
-            // The name itself must survive a power cut, too.
-            std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-        };
-        write().map_err(|error| NamespaceError::Journal(Arc::new(error)))
-    }
-
-    fn remove(&self) {
-        if let Some(path) = &self.path
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            tracing::warn!(path = %path.display(), %error, "a finished rename stays in the journal; it will be resumed");
-        }
-    }
-}
 
 impl Namespace {
     /// Renames a directory with everything below it. The caller keeps everybody else from writing below it.
@@ -108,8 +69,7 @@ impl Namespace {
         self.keep_directory(from.0, ino).await?;
         // What waits below the new name to be deleted could, later, be taken for a copy of the same tag.
         self.settle_deferred_below(&to_prefix).await?;
-        let path = self.0.journal_dir.as_ref().map(|dir| dir.join(format!("rename-{:016x}.json", fastrand::u64(..))));
-        let entry = Entry { path };
+        let entry = Entry::new(self.0.journal_dir.as_deref());
         let copies = self.move_tree(&from_prefix, &to_prefix, &entry).await?;
         self.move_rows(ino, to, replaced, &copies)
     }
@@ -159,8 +119,7 @@ impl Namespace {
             tracing::warn!(key = %long.key(), "a rename would make this key longer than 1024 bytes");
             return Err(NamespaceError::NameTooLong);
         }
-        let mut intent = Intent { from: from.to_owned(), to: to.to_owned(), copied: false };
-        entry.write(&intent)?;
+        entry.write(&Intent::copying(from, to))?;
         let copies = match self.copy_all(&sources, from, to).await {
             Ok(copies) => copies,
             Err((error, made)) => {
@@ -169,14 +128,20 @@ impl Namespace {
                 return Err(error);
             }
         };
-        intent.copied = true;
-        entry.write(&intent)?;
-        self.delete_all(sources.iter().map(|info| info.key().clone()).collect()).await?;
+        if let Err(error) = entry.write(&Intent::deleting(from, to, &sources)) {
+            self.take_back(copies.into_keys().map(ObjectKey::from).collect()).await;
+            entry.remove();
+            return Err(error);
+        }
+        if let Err(error) = self.delete_all(sources.iter().map(|info| info.key().clone()).collect()).await {
+            // To delete them later could meet what somebody has written there since.
+            tracing::error!(from, to, %error, "a directory was renamed, but objects stay under its old name as well");
+        }
         entry.remove();
         Ok(copies)
     }
 
-    async fn list_all(&self, prefix: &str) -> NamespaceResult<Vec<ObjectInfo>> {
+    pub(super) async fn list_all(&self, prefix: &str) -> NamespaceResult<Vec<ObjectInfo>> {
         let mut all = Vec::new();
         let mut continuation = None;
         loop {
@@ -255,56 +220,17 @@ impl Namespace {
         }
     }
 
-    async fn delete_all(&self, keys: Vec<ObjectKey>) -> NamespaceResult<()> {
+    /// Deletes keys, as many as can be; the error is the first one.
+    pub(super) async fn delete_all(&self, keys: Vec<ObjectKey>) -> NamespaceResult<()> {
+        let mut outcome = Ok(());
         for batch in keys.chunks(KEYS_PER_REQUEST_MAX) {
-            let mut failed = self.0.store.delete_many(batch.to_vec()).await?;
-            if let Some((key, error)) = failed.pop() {
-                tracing::warn!(%key, %error, more = failed.len(), "a key could not be deleted");
-                return Err(error.into());
+            let failed = self.0.store.delete_many(batch.to_vec()).await?;
+            let more = failed.len().saturating_sub(1);
+            if let Some((key, error)) = failed.into_iter().next() {
+                tracing::warn!(%key, %error, more, "a key could not be deleted");
+                outcome = outcome.and(Err(error.into()));
             }
         }
-        Ok(())
-    }
-
-    /// Finishes the renames in a journal whose process has ended; answers how many. Called before the mount answers.
-    pub async fn resume_renames(&self, dir: &Path) -> NamespaceResult<usize> {
-        let Ok(entries) = std::fs::read_dir(dir) else { return Ok(0) };
-        let mut resumed = 0;
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            let Ok(text) = std::fs::read(&path) else { continue };
-            let Ok(intent) = serde_json::from_slice::<Intent>(&text) else {
-                tracing::warn!(path = %path.display(), "this entry of the journal of renames cannot be read; it is left");
-                continue;
-            };
-            self.resume(&intent).await?;
-            Entry { path: Some(path) }.remove();
-            resumed += 1;
-        }
-        Ok(resumed)
-    }
-
-    async fn resume(&self, intent: &Intent) -> NamespaceResult<()> {
-        tracing::info!(from = intent.from, to = intent.to, "resuming a directory rename");
-        let sources = self.list_all(&intent.from).await?;
-        for source in &sources {
-            let key = ObjectKey::from(format!("{}{}", intent.to, &source.key().as_str()[intent.from.len()..]));
-            // Once all copies were there, what stands at the target may have been changed since and stays.
-            if intent.copied && self.has_object(&key).await? {
-                continue;
-            }
-            self.copy_below(source, &key).await?;
-        }
-        self.delete_all(sources.iter().map(|info| info.key().clone()).collect()).await
-    }
-
-    async fn has_object(&self, key: &ObjectKey) -> NamespaceResult<bool> {
-        match self.0.store.head(key).await {
-            Ok(_) => Ok(true),
-            Err(StoreError::NotFound) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        outcome
     }
 }
