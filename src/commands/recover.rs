@@ -17,7 +17,11 @@ pub(super) fn run(arguments: RecoverArgs) -> Result<(), Failure> {
             }
             rows.iter().for_each(show);
         }
-        RecoverAction::Discard { id } => recovery::discard(&root, &id)?,
+        RecoverAction::Discard { id } => {
+            if let Some(left) = recovery::discard(&root, &s3, &id)? {
+                eprintln!("s3mount: {id} is discarded; {left}");
+            }
+        }
         RecoverAction::Export { id, path, holes } => {
             recovery::export(&root, &s3, &id, &path, holes)?;
             println!("{} is written; {id} is still kept: s3mount recover discard {id}", path.display());

@@ -155,7 +155,7 @@ pub struct RecoverArgs {
     /// Where the mounts keep their state
     #[arg(long, value_name = "DIR", global = true)]
     pub state_dir: Option<PathBuf>,
-    /// How to reach S3, for export and push
+    /// How to reach S3, for export, push and discard
     #[command(flatten)]
     pub s3: S3Args,
 }

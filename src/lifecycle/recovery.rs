@@ -89,13 +89,25 @@ pub fn list(root: &Path) -> Vec<Row> {
     rows
 }
 
-/// Deletes something kept, for good.
+/// Deletes something kept, for good. Parts of it that lie in an unfinished upload go with it; the answer says why they
+/// could not, if so.
 ///
 /// # Errors
 /// It is not there, or cannot be deleted.
-pub fn discard(root: &Path, id: &str) -> Result<(), Failure> {
+pub fn discard(root: &Path, s3: &S3Config, id: &str) -> Result<Option<String>, Failure> {
     let (place, kept) = find(root, id)?;
-    place.journal.discard(&kept.id).map_err(|error| Failure::system(format!("{id} cannot be deleted: {error}")))
+    let mut left = None;
+    if kept.intent.as_ref().is_some_and(|intent| intent.upload.is_some()) {
+        let aborted = in_runtime(async {
+            let store = store(s3, &place.bucket).await?;
+            recover::abort(&*store, &kept).await.map_err(|error| Failure::system(error.to_string()))
+        });
+        left = aborted.err().map(|error| {
+            format!("its unfinished upload stays in {} until a lifecycle rule aborts it: {}", place.bucket, error.line)
+        });
+    }
+    place.journal.discard(&kept.id).map_err(|error| Failure::system(format!("{id} cannot be deleted: {error}")))?;
+    Ok(left)
 }
 
 /// Writes something kept, whole, to a local file; it stays kept.

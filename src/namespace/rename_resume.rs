@@ -110,7 +110,8 @@ mod tests {
     async fn a_rename_that_was_interrupted_while_deleting_is_finished() {
         let (bucket, journal) = (bucket(), tempfile::tempdir().expect("a directory"));
         crash_after_copying(&bucket, journal.path()).await;
-        let resumed = mount(Arc::new(bucket.clone()), journal.path()).resume_renames(journal.path()).await.expect("resumed");
+        let resumed =
+            mount(Arc::new(bucket.clone()), journal.path()).resume_renames(journal.path()).await.expect("resumed");
         assert_eq!((resumed, entries(journal.path())), (1, 0));
         assert_eq!(bucket.keys(), ["e/a", "e/b"]);
     }
@@ -143,7 +144,8 @@ mod tests {
         let (bucket, journal) = (bucket(), tempfile::tempdir().expect("a directory"));
         bucket.put_directly("e/a", "somebody else's");
         Entry::new(Some(journal.path())).write(&Intent::copying("d/", "e/")).expect("written");
-        let resumed = mount(Arc::new(bucket.clone()), journal.path()).resume_renames(journal.path()).await.expect("resumed");
+        let resumed =
+            mount(Arc::new(bucket.clone()), journal.path()).resume_renames(journal.path()).await.expect("resumed");
         assert_eq!((resumed, entries(journal.path())), (1, 0));
         assert_eq!(bucket.keys(), ["d/a", "d/b", "e/a"]);
         assert_eq!(bucket.content("e/a").as_deref(), Some(&b"somebody else's"[..]));
@@ -159,7 +161,10 @@ mod tests {
         rename(&namespace).await.expect("all copies are there");
         assert_eq!((bucket.keys().len(), entries(journal.path())), (4, 0));
         bucket.put_directly("d/a", "edited");
-        mount(Arc::new(bucket.clone()), journal.path()).resume_renames(journal.path()).await.expect("nothing to resume");
+        mount(Arc::new(bucket.clone()), journal.path())
+            .resume_renames(journal.path())
+            .await
+            .expect("nothing to resume");
         assert_eq!(bucket.content("d/a").as_deref(), Some(&b"edited"[..]));
     }
 }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::store::UploadId;
-use crate::types::{ByteRange, ObjectKey};
+use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 
 /// Version of `intent.json`.
 const FORMAT: u32 = 1;
@@ -259,13 +259,17 @@ fn write_kept(home: &Path, keeping: Keeping, bytes: &[(ByteRange, Vec<Bytes>)], 
         kept_at_seconds: now,
         crc64nvme: digest.finalize(),
     };
+    write_intent(home, &intent)?;
+    File::open(home.parent().unwrap_or(home))?.sync_all()
+}
+
+fn write_intent(home: &Path, intent: &Intent) -> io::Result<()> {
     let new = home.join("intent.new");
     let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec_pretty(&intent)?)?;
+    file.write_all(&serde_json::to_vec_pretty(intent)?)?;
     file.sync_all()?;
     fs::rename(&new, home.join("intent.json"))?;
-    File::open(home)?.sync_all()?;
-    File::open(home.parent().unwrap_or(home))?.sync_all()
+    File::open(home)?.sync_all()
 }
 
 impl Kept {
@@ -277,6 +281,23 @@ impl Kept {
         let mut bytes = vec![0; usize::try_from(range.len()).map_err(io::Error::other)?];
         File::open(&self.data)?.read_exact_at(&mut bytes, range.start)?;
         Ok(bytes)
+    }
+
+    /// The record, once its upload has become an object that the bytes of the record go over. On disk when this answers.
+    ///
+    /// # Errors
+    /// It cannot be written; the record on disk is then as it was.
+    pub(super) fn rest_on(&self, object: &ObjectInfo) -> io::Result<Self> {
+        let mut intent = self.intent.clone().ok_or_else(|| io::Error::other("the record is torn"))?;
+        intent.base = Some(KeptBase {
+            key: object.key().as_str().to_owned(),
+            etag: object.etag().as_str().to_owned(),
+            size_bytes: intent.size_bytes,
+            shown_bytes: intent.size_bytes,
+        });
+        intent.upload = None;
+        write_intent(self.data.parent().unwrap_or(Path::new(".")), &intent)?;
+        Ok(Self { intent: Some(intent), ..self.clone() })
     }
 
     /// Whether the bytes are what was kept.

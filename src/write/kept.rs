@@ -22,8 +22,10 @@ impl Inner {
             });
             // After a conflict the base is gone from S3; where it is at hand it is kept along.
             if let Some(primed) = &state.primed {
-                let shown = ByteRange::new(0, state.base_len);
-                for gap in state.staging.written().gaps(shown) {
+                // Where a part was dropped the upload has what was written, and the base shows no more.
+                let mut newer = state.dropped();
+                state.staging.written().iter().for_each(|range| newer.insert(range));
+                for gap in newer.gaps(ByteRange::new(0, state.base_len)) {
                     bytes.push((gap, vec![primed.slice(gap.start as usize..gap.end as usize)]));
                 }
                 bytes.sort_by_key(|(range, _)| range.start);

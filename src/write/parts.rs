@@ -22,6 +22,15 @@ impl Layout {
         Self { part_bytes }
     }
 
+    /// The layout in which part `number` has `range`; `None` if there is none.
+    pub(super) fn of_part(number: u32, range: ByteRange) -> Option<Self> {
+        if !(1..=PART_NUMBER_MAX).contains(&number) || range.is_empty() {
+            return None;
+        }
+        // One of the tiers holds the number, and only there it comes out right.
+        TIERS.iter().map(|(_, times)| Self::new(range.len() / times)).find(|layout| layout.range(number) == range)
+    }
+
     /// Size of the first parts in bytes.
     pub(super) fn part_bytes(self) -> u64 {
         self.part_bytes
@@ -96,6 +105,8 @@ mod tests {
             let layout = Layout::new(8 * MIB);
             let range = layout.range(number);
             prop_assert_eq!(range.end, layout.range(number + 1).start);
+            prop_assert_eq!(Layout::of_part(number, range), Some(layout));
+            prop_assert_eq!(Layout::of_part(number, ByteRange::new(range.start + 1, range.end)), None);
             let offset = range.start + (range.len() as f64 * within) as u64;
             prop_assert_eq!(layout.number(offset.min(range.end - 1)), Some(number));
         }

@@ -372,7 +372,7 @@ fn split_copies(whole: Planned) -> Vec<Planned> {
 }
 
 /// Zeros for a payload: one static page, again and again.
-fn push_zeros(chunks: &mut Vec<Bytes>, mut len: u64) {
+pub(super) fn push_zeros(chunks: &mut Vec<Bytes>, mut len: u64) {
     static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
     while len > 0 {
         let now = len.min(ZEROS.len() as u64);

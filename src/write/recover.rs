@@ -1,5 +1,9 @@
 //! Bytes that were kept, on their way out of the journal: to a local file, or to S3 after all.
 
+mod finish;
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -11,10 +15,9 @@ use bytes::Bytes;
 
 use super::journal::{Intent, KeptBase};
 use super::publish::{fetch, joined};
+use super::ranges::RangeSet;
 use super::{Base, Kept, WriteEngine, WriteError, WriteTarget};
-use crate::store::{
-    CompleteRequest, ObjectAttributes, ObjectStore, StoreError, UploadId, UploadedPart, WriteCondition,
-};
+use crate::store::{ObjectAttributes, ObjectStore, StoreError, UploadId};
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectVersion};
 
 /// Bytes moved at a time.
@@ -32,6 +35,12 @@ pub enum RecoverError {
     /// Part of the bytes is in an unfinished upload, which only a push can use.
     #[error("part of these bytes is in an unfinished upload to their key; only `push` can bring them back")]
     InUpload,
+    /// The upload that holds part of the bytes is not there any more.
+    #[error("the upload that held part of these bytes is gone; what is not in it lies in the record's data file")]
+    UploadGone,
+    /// The record contradicts itself.
+    #[error("the parts of the upload do not fit together; look at the record's data file by hand")]
+    Parts,
     /// Another object stands at the key.
     #[error("another object stands at the key now; --force replaces it")]
     Conflict,
@@ -70,14 +79,19 @@ fn info_of(base: &KeptBase) -> ObjectInfo {
     }
 }
 
-/// The ranges of the file that come from the base object.
-fn from_base(intent: &Intent) -> Vec<ByteRange> {
-    let Some(base) = &intent.base else { return Vec::new() };
-    let mut written = super::ranges::RangeSet::default();
+/// The ranges of the file that the record holds itself.
+fn written(intent: &Intent) -> RangeSet {
+    let mut written = RangeSet::default();
     for &(start, end) in &intent.ranges {
         written.insert(ByteRange::new(start, end));
     }
-    written.gaps(ByteRange::new(0, base.shown_bytes.min(intent.size_bytes)))
+    written
+}
+
+/// The ranges of the file that come from the base object, unless an upload holds more of it.
+fn from_base(intent: &Intent) -> Vec<ByteRange> {
+    let Some(base) = &intent.base else { return Vec::new() };
+    written(intent).gaps(ByteRange::new(0, base.shown_bytes.min(intent.size_bytes)))
 }
 
 /// Writes the whole file as it would have become to `path`, which must not exist. With `holes` the bytes of a base object
@@ -139,9 +153,25 @@ pub async fn push(
 ) -> Result<ObjectInfo, RecoverError> {
     let intent = kept.intent.as_ref().ok_or(RecoverError::Torn)?;
     kept.verify()?;
-    if let Some((upload, parts)) = &intent.upload {
-        return complete(store, intent, kept, &UploadId(upload.as_str().into()), parts, force).await;
+    let Some((upload, parts)) = &intent.upload else { return write_anew(engine, intent, kept, force).await };
+    let info = finish::complete(&**store, intent, kept, upload, parts, force).await?;
+    if !finish::is_overlaid(intent, parts) {
+        return Ok(info);
     }
+    // What was written over parts of the upload goes on top of the object that they have become. The upload is used up: the
+    // record must say so before anything else can fail.
+    let kept = kept.rest_on(&info)?;
+    let intent = kept.intent.as_ref().ok_or(RecoverError::Torn)?;
+    write_anew(engine, intent, &kept, force).await
+}
+
+/// Publishes the kept bytes by a writer of their own.
+async fn write_anew(
+    engine: &WriteEngine,
+    intent: &Intent,
+    kept: &Kept,
+    force: bool,
+) -> Result<ObjectInfo, RecoverError> {
     let attributes = ObjectAttributes {
         content_type: intent.content_type.as_deref().map(Into::into),
         metadata: Arc::new(intent.metadata.clone()),
@@ -168,50 +198,16 @@ pub async fn push(
     Ok(writer.publish().await?.info)
 }
 
-/// Finishes the upload that holds part of the bytes.
-async fn complete(
-    store: &Arc<dyn ObjectStore>,
-    intent: &Intent,
-    kept: &Kept,
-    upload: &UploadId,
-    there: &[super::journal::KeptPart],
-    force: bool,
-) -> Result<ObjectInfo, RecoverError> {
-    let key = intent.key.as_str().into();
-    let condition = match &intent.base {
-        _ if force => WriteCondition::None,
-        Some(base) => WriteCondition::Matches(ETag::new(base.etag.as_str())),
-        None if intent.exclusive => WriteCondition::Absent,
-        None => WriteCondition::None,
-    };
-    let mut parts: Vec<UploadedPart> = there
-        .iter()
-        .map(|part| UploadedPart {
-            number: part.number,
-            size_bytes: part.end - part.start,
-            etag: ETag::new(part.etag.as_str()),
-            crc64nvme: None,
-        })
-        .collect();
-    let mut have = super::ranges::RangeSet::default();
-    for part in there {
-        have.insert(ByteRange::new(part.start, part.end));
-    }
-    // What the upload does not have lies behind its parts: they are dropped only once they are whole, in a stream.
-    let last = there.iter().map(|part| part.number).max().unwrap_or(0);
-    for (gap, number) in have.gaps(ByteRange::new(0, intent.size_bytes)).into_iter().zip(last + 1..) {
-        let mut chunks = Vec::new();
-        for range in steps(gap) {
-            chunks.push(Bytes::from(kept.read(range)?));
-        }
-        parts.push(store.upload_part(&key, upload, number, crate::store::Payload::new(chunks)).await?);
-    }
-    let request = CompleteRequest { key, upload: upload.clone(), parts, size_bytes: intent.size_bytes, condition };
-    match store.complete_upload(request).await {
-        Ok(info) => Ok(info),
-        Err(error) if error.is_changed() => Err(RecoverError::Conflict),
-        Err(error) => Err(error.into()),
-    }
+/// Aborts the upload that holds part of the bytes, so that nobody pays for its parts once the record is gone. False if
+/// there is none.
+///
+/// # Errors
+/// What S3 said; the parts then stay until a lifecycle rule takes them.
+pub async fn abort(store: &dyn ObjectStore, kept: &Kept) -> Result<bool, StoreError> {
+    let Some(intent) = &kept.intent else { return Ok(false) };
+    let Some((upload, _)) = &intent.upload else { return Ok(false) };
+    store.abort_upload(&intent.key.as_str().into(), &UploadId(upload.as_str().into())).await?;
+    Ok(true)
 }
 
 fn steps(range: ByteRange) -> impl Iterator<Item = ByteRange> {
