@@ -1,6 +1,5 @@
 //! Facts about the read engine, against a store that can be held back and broken.
 
-mod disk;
 mod faults;
 mod opening;
 mod requests;
