@@ -210,6 +210,32 @@ pub struct S3Args {
     pub force_path_style: bool,
 }
 
+/// Where the numbers go.
+#[derive(Clone, Debug, Default, Args)]
+pub struct MetricsArgs {
+    /// Send metrics to CloudWatch
+    #[arg(long)]
+    pub cloudwatch: bool,
+    /// Namespace of the metrics [default: S3Mount]
+    #[arg(long, value_name = "NAME")]
+    pub cloudwatch_namespace: Option<String>,
+    /// How often metrics are sent, 1s to 5m; below 60s as high resolution [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub cloudwatch_interval: Option<String>,
+    /// Another CloudWatch endpoint than the region's
+    #[arg(long, value_name = "URL")]
+    pub cloudwatch_endpoint_url: Option<String>,
+    /// Dimensions, of Bucket, MountName and InstanceId [default: Bucket,MountName]
+    #[arg(long, value_name = "NAME[,...]")]
+    pub cloudwatch_dimensions: Option<String>,
+    /// Name of the mount in its metrics [default: DIR]
+    #[arg(long, value_name = "NAME")]
+    pub mount_name: Option<String>,
+    /// Answer Prometheus on this port, of the loopback if no address is given
+    #[arg(long, value_name = "[ADDRESS:]PORT")]
+    pub prometheus: Option<String>,
+}
+
 /// What to mount, and how.
 #[derive(Clone, Debug, Default, Args)]
 pub struct MountArgs {
@@ -294,6 +320,9 @@ pub struct MountArgs {
     /// Where unpublished bytes are kept [default: /var/lib/s3mount, or ~/.local/state/s3mount]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Where the numbers go
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
     /// Options as mount(8) and fstab write them: every long option, and the ordinary mount words
     #[arg(short = 'o', value_name = "OPTION[,...]")]
     pub options: Vec<String>,

@@ -9,6 +9,7 @@ mod limits;
 mod machine;
 mod measures;
 mod memory;
+mod metrics;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ use self::cli::{MountArgs, S3Args};
 pub use self::limits::{AttributeDefaults, CacheDir, DiskCacheConfig, NamespaceLimits, ReadLimits, WriteLimits};
 pub use self::machine::{Machine, Said};
 pub use self::memory::{MEMORY_BYTES_MIN, present_bytes};
+pub use self::metrics::{CloudWatchConfig, DimensionName, MetricsConfig, endpoint, name_of, namespace};
 
 /// What is wrong with what was typed; each says cause and remedy in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +50,9 @@ pub enum ConfigError {
         /// What is wrong.
         why: String,
     },
+    /// An option that means nothing without another.
+    #[error("--{0} needs --{1}: add it, or leave the first out")]
+    Needs(&'static str, &'static str),
     /// Two options that exclude each other.
     #[error("{0} and {1} contradict each other: leave one out")]
     Contradiction(&'static str, &'static str),
@@ -107,6 +112,8 @@ pub struct MountConfig {
     pub allow_root: bool,
     /// Owners and modes.
     pub defaults: AttributeDefaults,
+    /// Where the numbers go.
+    pub metrics: MetricsConfig,
     /// Limits of the namespace.
     pub namespace: NamespaceLimits,
     /// Limits of the read engine.
@@ -220,6 +227,7 @@ impl MountConfig {
             dir,
             foreground: arguments.foreground,
             s3: S3Config::new(arguments.s3)?,
+            metrics: MetricsConfig::new(arguments.metrics)?,
             read_only: arguments.read_only,
             no_exec: arguments.noexec,
             allow_other: arguments.allow_other,

@@ -1,3 +1,5 @@
 //! A metrics snapshot for the world outside.
 
+pub mod cloudwatch;
+pub mod prometheus;
 pub mod status;

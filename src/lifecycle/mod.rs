@@ -7,6 +7,7 @@ mod budget;
 pub mod daemonize;
 mod disk_cache;
 pub mod doctor;
+mod exports;
 pub mod instance;
 pub mod log;
 pub mod place;

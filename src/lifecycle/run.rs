@@ -11,7 +11,7 @@ use super::instance::Surroundings;
 use super::shutdown::{self, Mount};
 use super::state::{Claimed, StateDir};
 use super::utab::Record;
-use super::{Failure, budget, disk_cache, log, place, systemd, telling};
+use super::{Failure, budget, disk_cache, exports, log, place, systemd, telling};
 use crate::clock::Clock;
 use crate::config::{MountConfig, S3Config};
 use crate::export::status;
@@ -173,6 +173,7 @@ async fn serve_here(
     }
     let Claimed { own, abandoned } = claimed;
     let (fs, events) = signals.unless_ended(compose(config, store, &own, abandoned, &metrics)).await??;
+    let exports = exports::start(config, &settings, dir, here.id(), (&metrics, &prices)).await?;
     let request = MountRequest {
         dir: dir.to_owned(),
         source: source.clone(),
@@ -224,10 +225,19 @@ async fn serve_here(
         let _ = mounted.detach();
         return Err(Failure::system(error.to_string()));
     }
-    let ended =
-        shutdown::until_the_end(Mount { fs, mounted, session, told, unmount, signals, spot: here.spot(), watchdog })
-            .await;
-    drop((socket, record));
+    let ended = shutdown::until_the_end(Mount {
+        fs,
+        mounted,
+        session,
+        told,
+        unmount,
+        signals,
+        spot: here.spot(),
+        watchdog,
+        cloudwatch: exports.cloudwatch,
+    })
+    .await;
+    drop((socket, record, exports.prometheus));
     // Until here nobody else may take our journals for left ones.
     drop(own);
     ended

@@ -15,6 +15,7 @@ use super::Failure;
 use super::systemd::{self, Watchdog};
 use crate::clock::Clock;
 use crate::ec2::{Imds, spot};
+use crate::export::cloudwatch::CloudWatchExport;
 use crate::export::status::{Status, StatusSource, UnmountRequest};
 use crate::fs::{Drained, FileSystem};
 use crate::fuse::mount::Mounted;
@@ -75,6 +76,7 @@ pub(super) struct Mount {
     pub(super) told: StatusSource,
     pub(super) unmount: mpsc::Receiver<UnmountRequest>,
     pub(super) signals: Signals,
+    pub(super) cloudwatch: Option<CloudWatchExport>,
     /// Where spot notices come from, on a spot instance.
     pub(super) spot: Option<Arc<Imds>>,
     pub(super) watchdog: Watchdog,
@@ -166,6 +168,10 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
         }
         // The answer is written by another task; it is short.
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+    // Everything is in S3 or kept: what it took is told last.
+    if let Some(cloudwatch) = mount.cloudwatch {
+        cloudwatch.finish().await;
     }
     if kept > 0 {
         return Err(Failure::system(format!(

@@ -1,11 +1,11 @@
 //! The catalogue: every number that the program keeps, with its exported name, unit and meaning.
 
 macro_rules! catalogue {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $exported:literal, $unit:literal;)+ }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[doc = $meaning:literal])+ $variant:ident = $exported:literal, $unit:literal;)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(usize)]
-        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+        pub enum $name { $($(#[doc = $meaning])+ $variant),+ }
 
         impl $name {
             /// Every entry, in the order of their numbers.
@@ -19,6 +19,11 @@ macro_rules! catalogue {
             /// The unit, in CloudWatch's spelling (API reference, MetricDatum).
             pub fn unit(self) -> &'static str {
                 match self { $(Self::$variant => $unit),+ }
+            }
+
+            /// What it means, in a sentence or two.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($meaning),+).trim_ascii()),+ }
             }
         }
     };
@@ -61,7 +66,7 @@ catalogue! {
 catalogue! {
     /// Numbers that go up and down.
     Gauge {
-        /// Bytes written by applications and not yet in S3.
+        /// Memory that holds bytes which are not in S3 yet, in pages of 1 MiB.
         DirtyBytes = "DirtyBytes", "Bytes";
         /// Files with such bytes.
         DirtyFiles = "DirtyFiles", "Count";
@@ -71,8 +76,6 @@ catalogue! {
         OpenHandles = "OpenHandles", "Count";
         /// What the disk cache takes.
         DiskCacheBytes = "DiskCacheBytes", "Bytes";
-        /// Inodes known to the kernel.
-        Inodes = "Inodes", "Count";
     }
 }
 
@@ -90,6 +93,59 @@ catalogue! {
         /// From sending an S3 request to the head of its answer.
         S3FirstByte = "S3FirstByteLatency", "Milliseconds";
     }
+}
+
+catalogue! {
+    /// Numbers that there are once for each operation of S3, with the dimension `Operation`.
+    ByKind {
+        /// Requests that were sent, repeated ones included.
+        Requests = "S3Requests", "Count";
+        /// Requests that ended in an error; that an object is not there or has changed is an answer.
+        Errors = "S3Errors", "Count";
+    }
+}
+
+catalogue! {
+    /// Numbers that are reckoned from others.
+    Derived {
+        /// Share of the blocks that were found in a cache; missing when none was asked for.
+        CacheHitRatio = "CacheHitRatio", "Percent";
+        /// How long the oldest bytes wait that are not in S3; 0 when all are.
+        OldestDirtySeconds = "OldestDirtySeconds", "Seconds";
+        /// What the requests cost by the price table, in US dollars.
+        EstimatedCost = "EstimatedCost", "None";
+    }
+}
+
+impl Counter {
+    /// Whether it is sent to CloudWatch, where each series costs money.
+    pub fn is_sent_to_cloudwatch(self) -> bool {
+        use Counter::{BytesRead, BytesWritten, Retries, S3BytesReceived, S3BytesSent};
+        matches!(self, BytesRead | BytesWritten | S3BytesReceived | S3BytesSent | Retries)
+    }
+}
+
+impl Gauge {
+    /// Whether it is sent to CloudWatch, where each series costs money.
+    pub fn is_sent_to_cloudwatch(self) -> bool {
+        matches!(self, Self::DirtyBytes)
+    }
+}
+
+/// `S3BytesReceived` as `s3_bytes_received`, the way in which Prometheus spells names.
+pub fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    let mut before: Option<char> = None;
+    for letter in name.chars() {
+        let begins =
+            letter.is_ascii_uppercase() && before.is_some_and(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
+        if begins {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+        before = Some(letter);
+    }
+    snake
 }
 
 catalogue! {

@@ -27,6 +27,7 @@ use aws_sdk_s3::types::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use self::client::Access;
+pub use self::client::shared_config;
 pub use self::connect::{ConnectError, S3Settings, connect};
 pub use self::credentials::CredentialsTold;
 use self::credentials::Renewing;

@@ -7,6 +7,7 @@
 //! Promise: when [`Writer::publish`] answered success, the object is committed in S3; when it failed, the bytes are still
 //! in memory and, if S3 was the reason, in the journal as well.
 
+mod counted;
 mod journal;
 mod kept;
 mod parts;

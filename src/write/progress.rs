@@ -47,7 +47,7 @@ fn dirty_bytes(state: &State) -> u64 {
 impl Writer {
     /// How far the file is; `None` where nothing waits to be published.
     pub fn progress(&self) -> Option<Progress> {
-        let since = self.0.counted.lock().since;
+        let since = self.0.counted.lock().since();
         let state = self.0.state.lock();
         if !state.is_dirty() || state.orphan {
             return None;

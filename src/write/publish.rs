@@ -114,7 +114,7 @@ impl Inner {
                         unused
                     };
                     // What is still dirty came in since.
-                    self.counted.lock().since = Some(began);
+                    self.counted.lock().is_dirty_since(&self.shared, began);
                     // One that was begun while the file was long, and then not needed.
                     if let Some(upload) = unused {
                         self.abort(&upload).await;

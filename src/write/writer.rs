@@ -5,17 +5,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::counted::Counted;
 use super::staging::Full;
 use super::state::State;
 use super::upload::UploadJob;
 use super::{KeptId, Piece, Shared, WriteError};
-use crate::metrics::Gauge;
 use crate::store::{ObjectAttributes, WriteCondition};
 use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 
@@ -39,16 +38,6 @@ pub(super) struct Inner {
     pub(super) counted: Mutex<Counted>,
     /// Bytes that the publication under way has put into S3.
     pub(super) committed_bytes: AtomicU64,
-}
-
-/// How dirty a file was when it was last looked at.
-#[derive(Debug, Default)]
-pub(super) struct Counted {
-    is_dirty: bool,
-    /// Of staging pages.
-    bytes: u64,
-    /// When the oldest unpublished change came in.
-    pub(super) since: Option<Instant>,
 }
 
 impl Writer {
@@ -275,24 +264,13 @@ impl Inner {
 
     /// Tells the gauges how dirty the file is.
     pub(super) fn count(&self) {
+        // Locked first, so that of two who tell, the later one has looked later.
+        let mut counted = self.counted.lock();
         let (dirty, bytes) = {
             let state = self.state.lock();
             (state.is_dirty() && !state.orphan, state.staging.pages() as u64 * crate::memory::PAGE_BYTES as u64)
         };
-        let bytes = if dirty { bytes } else { 0 };
-        let mut counted = self.counted.lock();
-        if !dirty {
-            counted.since = None;
-        } else if counted.since.is_none() {
-            counted.since = Some(self.shared.clock.now());
-        }
-        if (counted.is_dirty, counted.bytes) != (dirty, bytes) {
-            self.shared.metrics.shift(Gauge::DirtyFiles, i64::from(dirty) - i64::from(counted.is_dirty));
-            let shift = i64::try_from(bytes).unwrap_or(0) - i64::try_from(counted.bytes).unwrap_or(0);
-            self.shared.metrics.shift(Gauge::DirtyBytes, shift);
-            counted.is_dirty = dirty;
-            counted.bytes = bytes;
-        }
+        counted.move_to(&self.shared, dirty, if dirty { bytes } else { 0 });
     }
 
     /// Waits until no part is being uploaded in the background.
@@ -311,9 +289,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let counted = self.counted.get_mut();
-        self.shared.metrics.shift(Gauge::DirtyFiles, -i64::from(counted.is_dirty));
-        self.shared.metrics.shift(Gauge::DirtyBytes, -i64::try_from(counted.bytes).unwrap_or(0));
+        self.counted.get_mut().move_to(&self.shared, false, 0);
         // Parts that only the server has belong to what was kept; recover completes them.
         if self.kept.get_mut().is_some() && !self.state.get_mut().dropped().is_empty() {
             return;

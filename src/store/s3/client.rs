@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
 use aws_config::identity::IdentityCache;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -31,6 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
 
 /// Idle connections are dropped before S3 does so (it waits about 20 s), lest a request meet a closed one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Other services are asked one thing at a time.
+const OTHER_SERVICES_IDLE_MAX: usize = 1;
 
 /// Where requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,17 +155,8 @@ pub(super) async fn build_client(
     region: &str,
 ) -> Result<Access, ConnectError> {
     let http = http_client(endpoint, settings.max_concurrency)?;
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.to_owned()));
-    if let Some(profile) = &settings.profile {
-        loader = loader.profile_name(profile);
-    }
     let credentials = (!settings.no_sign_request).then(|| Renewing::new(settings, region));
-    loader = match &credentials {
-        None => loader.no_credentials(),
-        // They are cached and renewed behind the provider, so that those that S3 refuses can be dropped.
-        Some(credentials) => loader.credentials_provider(credentials.clone()).identity_cache(IdentityCache::no_cache()),
-    };
-    let shared = loader.load().await;
+    let shared = load(region, settings.profile.as_deref(), credentials.clone()).await;
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .http_client(http)
         .retry_config(RetryConfig::disabled())
@@ -182,6 +176,43 @@ pub(super) async fn build_client(
         config = config.force_path_style(true);
     }
     Ok(Access { client: Client::from_conf(config.build()), credentials })
+}
+
+/// What all clients share; no credentials where there are none.
+async fn load(region: &str, profile: Option<&str>, credentials: Option<Renewing>) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.to_owned()));
+    if let Some(profile) = profile {
+        loader = loader.profile_name(profile);
+    }
+    loader = match credentials {
+        None => loader.no_credentials(),
+        // They are cached and renewed behind the provider, so that those that S3 refuses can be dropped.
+        Some(credentials) => loader.credentials_provider(credentials).identity_cache(IdentityCache::no_cache()),
+    };
+    loader.load().await
+}
+
+/// What the client of another service of AWS is made from: the region, the credentials, the connections and the patience
+/// of the store's own. `service` is CLOUDWATCH or the like, as in AWS_ENDPOINT_URL_CLOUDWATCH; `url` goes before that. A
+/// public bucket may be read without credentials; a service cannot be used so, and `no_sign_request` is not heeded.
+///
+/// # Errors
+/// The endpoint is no URL; certificates cannot be read.
+pub async fn shared_config(settings: &S3Settings, service: &str, url: Option<&str>) -> Result<SdkConfig, ConnectError> {
+    let set = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
+    let of_environment = || set(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| set("AWS_ENDPOINT_URL"));
+    let endpoint = Endpoint::at(url.map(str::to_owned).or_else(of_environment), false)?;
+    let region = named_region(settings, &endpoint).await.unwrap_or_else(|| REGION_DEFAULT.to_owned());
+    let mut config = load(&region, settings.profile.as_deref(), Some(Renewing::new(settings, &region)))
+        .await
+        .into_builder()
+        .http_client(http_client(&endpoint, OTHER_SERVICES_IDLE_MAX)?)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build());
+    if let Some(url) = &endpoint.url {
+        config = config.endpoint_url(url);
+    }
+    Ok(config.build())
 }
 
 fn http_client(endpoint: &Endpoint, idle_max: usize) -> Result<SharedHttpClient, ConnectError> {
