@@ -66,7 +66,7 @@ catalogue! {
 catalogue! {
     /// Numbers that go up and down.
     Gauge {
-        /// Memory that holds bytes which are not in S3 yet, in pages of 1 MiB.
+        /// Written bytes in memory that no object in S3 has yet.
         DirtyBytes = "DirtyBytes", "Bytes";
         /// Files with such bytes.
         DirtyFiles = "DirtyFiles", "Count";

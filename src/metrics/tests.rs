@@ -40,7 +40,7 @@ fn document() -> String {
         };
         row(it.name(), true, it.unit(), prometheus, it.meaning());
     }
-    text += "\nLatencies are histograms with buckets of base 1.1 (within 5 %) from 100 us to 100 s; to CloudWatch they go as\n\
+    text += "\nLatencies are histograms with buckets of base 1.1 (within 5 %) from 1 us to 100 s; to CloudWatch they go as\n\
              Values and Counts with exact SampleCount, Sum, Minimum and Maximum, so that p50 and p99 work there.\n\n\
              Operations:";
     for (number, kind) in RequestKind::ALL.iter().enumerate() {

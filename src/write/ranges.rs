@@ -9,6 +9,8 @@ use crate::types::ByteRange;
 pub(super) struct RangeSet {
     /// End by start.
     ranges: BTreeMap<u64, u64>,
+    /// How many offsets there are.
+    bytes: u64,
 }
 
 impl RangeSet {
@@ -30,9 +32,11 @@ impl RangeSet {
         let merged: Vec<u64> = self.ranges.range(start..=end).map(|(&start, _)| start).collect();
         for at in merged {
             if let Some(its_end) = self.ranges.remove(&at) {
+                self.bytes -= its_end - at;
                 end = end.max(its_end);
             }
         }
+        self.bytes += end - start;
         self.ranges.insert(start, end);
     }
 
@@ -50,6 +54,7 @@ impl RangeSet {
             .collect();
         for (start, end) in touched {
             self.ranges.remove(&start);
+            self.bytes -= end.min(range.end) - start.max(range.start);
             if start < range.start {
                 self.ranges.insert(start, range.start);
             }
@@ -100,6 +105,11 @@ impl RangeSet {
         self.ranges.iter().map(|(&start, &end)| ByteRange { start, end })
     }
 
+    /// How many offsets are in the set.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Whether the set is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
@@ -138,6 +148,7 @@ mod tests {
             prop_assert_eq!(&rebuilt[asked.start as usize..asked.end as usize], slice);
             let ranges: Vec<ByteRange> = set.iter().collect();
             prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+            prop_assert_eq!(set.bytes(), ranges.iter().map(ByteRange::len).sum::<u64>());
         }
     }
 }

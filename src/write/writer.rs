@@ -268,7 +268,7 @@ impl Inner {
         let mut counted = self.counted.lock();
         let (dirty, bytes) = {
             let state = self.state.lock();
-            (state.is_dirty() && !state.orphan, state.staging.pages() as u64 * crate::memory::PAGE_BYTES as u64)
+            (state.is_dirty() && !state.orphan, state.staging.written().bytes())
         };
         counted.move_to(&self.shared, dirty, if dirty { bytes } else { 0 });
     }

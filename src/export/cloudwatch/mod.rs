@@ -1,13 +1,14 @@
 //! The export to CloudWatch: what happened in each interval, sent with PutMetricData.
 //!
 //! One task closes intervals, at whole multiples of their length on the wall clock; another one sends them. So an interval
-//! is closed on time, however CloudWatch behaves. While it is away intervals wait in a bounded ring and are sent later under
+//! is closed on time, however CloudWatch behaves, and has a timestamp of its own, however the clock behaves. While it is away intervals wait in a bounded ring and are sent later under
 //! their own timestamps. Never touches I/O: it only reads numbers.
 
 mod client;
 mod collector;
 mod datum;
 mod pending;
+mod schedule;
 mod sender;
 #[cfg(test)]
 mod tests;

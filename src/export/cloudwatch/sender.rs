@@ -54,6 +54,7 @@ pub(super) enum Phase {
 enum Said {
     Nothing,
     Denied,
+    Refused,
     Away,
 }
 
@@ -110,8 +111,8 @@ impl Sender {
             };
             match outcome {
                 Ok(()) => self.pending.lock().done(batch.last),
-                Err(PutError::Refused(detail)) => {
-                    tracing::warn!("CloudWatch refuses metrics of this mount, and they are left out: {detail}");
+                Err(error @ PutError::Refused(_)) => {
+                    self.say(&error);
                     self.pending.lock().done(batch.last);
                     continue;
                 }
@@ -137,7 +138,10 @@ impl Sender {
                      the IAM policy, or leave --cloudwatch out"
                 ),
             ),
-            PutError::Refused(detail) | PutError::Away(detail) => (
+            PutError::Refused(detail) => {
+                (Said::Refused, format!("CloudWatch refuses metrics of this mount, and they are left out: {detail}"))
+            }
+            PutError::Away(detail) => (
                 Said::Away,
                 format!("CloudWatch does not take metrics now, they are sent later ({detail}); the mount goes on"),
             ),

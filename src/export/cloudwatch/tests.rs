@@ -132,15 +132,6 @@ async fn the_age_of_dirty_bytes_is_sent() {
     assert_eq!(ages, [Value::Single(8.0), Value::Single(0.0)]);
 }
 
-#[tokio::test]
-async fn a_clock_that_is_put_back_stretches_no_interval() {
-    let bench = bench();
-    assert_eq!(bench.collector.until_end(), Duration::from_secs(48));
-    let wrong = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000));
-    let collector = Collector::new((bench.metrics, Arc::default()), wrong, MINUTE);
-    assert_eq!(collector.with_clock(bench.clock).until_end(), MINUTE);
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_end_sends_the_last_interval() {
     let (metrics, stub) = (Arc::new(Metrics::default()), Stub::default());

@@ -197,12 +197,22 @@ async fn load(region: &str, profile: Option<&str>, credentials: Option<Renewing>
 /// public bucket may be read without credentials; a service cannot be used so, and `no_sign_request` is not heeded.
 ///
 /// # Errors
-/// The endpoint is no URL; certificates cannot be read.
+/// The endpoint is no URL; nobody names a region, which AWS needs; certificates cannot be read.
 pub async fn shared_config(settings: &S3Settings, service: &str, url: Option<&str>) -> Result<SdkConfig, ConnectError> {
     let set = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
     let of_environment = || set(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| set("AWS_ENDPOINT_URL"));
     let endpoint = Endpoint::at(url.map(str::to_owned).or_else(of_environment), false)?;
-    let region = named_region(settings, &endpoint).await.unwrap_or_else(|| REGION_DEFAULT.to_owned());
+    let region = match named_region(settings, &endpoint).await {
+        Some(region) => region,
+        // It is part of a signature and no more.
+        None if !endpoint.is_aws() => REGION_DEFAULT.to_owned(),
+        None => {
+            let service = service.to_ascii_lowercase();
+            return Err(ConnectError::Usage(format!(
+                "no region is known for {service}: name a --region, or set AWS_REGION"
+            )));
+        }
+    };
     let mut config = load(&region, settings.profile.as_deref(), Some(Renewing::new(settings, &region)))
         .await
         .into_builder()
