@@ -63,8 +63,33 @@ impl Directory {
         self.listings().for_each(|listing| listing.take_entry(name));
     }
 
+    /// A name is not there. Thousands of them, asked for or removed, shall not fill the memory.
+    pub(super) fn note_absent(&mut self, name: Arc<str>, now: Instant) {
+        if self.absent.len() >= ABSENT_NAMES_MAX {
+            self.absent.clear();
+        }
+        self.absent.insert(name, now);
+    }
+
     /// Whether a name beside that of `last` is known.
     pub(super) fn has_names_beside(&self, last: Ino) -> bool {
         self.children.values().any(|&ino| ino != last) || self.listings().any(|listing| listing.untaken() > 0)
+    }
+}
+
+/// Absent names remembered for one directory: a search path of a few directories asks for some thousand names.
+const ABSENT_NAMES_MAX: usize = 16_384;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unique_names_that_are_removed_do_not_fill_the_memory() {
+        let (mut directory, now) = (Directory::default(), Instant::now());
+        for number in 0..3 * ABSENT_NAMES_MAX {
+            directory.note_absent(number.to_string().into(), now);
+        }
+        assert!(directory.absent.len() <= ABSENT_NAMES_MAX);
     }
 }

@@ -218,7 +218,7 @@ impl Table {
             let (parent, name) = (row.parent, Arc::clone(&row.name));
             if let Some(directory) = self.directories.get_mut(&parent) {
                 directory.removed.insert(Arc::clone(&name), change);
-                directory.absent.insert(name, now);
+                directory.note_absent(name, now);
             }
         }
         self.unlink(ino);
@@ -256,7 +256,7 @@ impl Table {
         if let Some(directory) = self.directories.get_mut(&old_parent) {
             directory.children.remove(&old_name);
             directory.removed.insert(Arc::clone(&old_name), change);
-            directory.absent.insert(old_name, now);
+            directory.note_absent(old_name, now);
         }
         let directory = self.directories.entry(to).or_default();
         directory.absent.remove(&name);
@@ -348,11 +348,7 @@ impl Table {
     fn note_absent(&mut self, parent: Ino, name: &str, now: Instant) {
         if let Some(directory) = self.directories.get_mut(&parent) {
             directory.take(name);
-            // A scan for thousands of names that do not exist shall not fill the memory.
-            if directory.absent.len() >= ABSENT_NAMES_MAX {
-                directory.absent.clear();
-            }
-            directory.absent.insert(name.into(), now);
+            directory.note_absent(name.into(), now);
         }
     }
 
@@ -461,6 +457,3 @@ impl Table {
         files
     }
 }
-
-/// Absent names remembered for one directory: a search path of a few directories asks for some thousand names.
-const ABSENT_NAMES_MAX: usize = 16_384;
