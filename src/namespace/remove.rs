@@ -3,7 +3,7 @@
 //! A directory without a marker would vanish with its last file. POSIX programs expect it to stay until rmdir, so that the
 //! marker is put before the last known name goes (docs/decisions/0003).
 
-use super::table::Table;
+use super::table::{Row, Table};
 use super::{Namespace, NamespaceError, NamespaceResult, NodeKind};
 use crate::store::{ListRequest, StoreError};
 use crate::types::{Ino, ObjectKey};
@@ -120,12 +120,13 @@ impl Namespace {
         if kind != NodeKind::Directory {
             return Err(NamespaceError::NotADirectory);
         }
+        let asked = self.0.table.lock().changes;
         let prefix = self.check_empty(ino).await?;
         self.keep_directory(parent, ino).await?;
         self.0.store.delete(&ObjectKey::from(prefix), None).await?;
         let mut table = self.0.table.lock();
         let now = self.0.clock.now();
-        if has_names(&table, ino) {
+        if has_names_since(&table, ino, asked) {
             // Somebody made a file in it meanwhile; the directory lives on without its marker.
             if let Some(directory) = table.directories.get_mut(&ino) {
                 directory.marker = false;
@@ -169,14 +170,68 @@ impl Namespace {
     }
 }
 
-fn has_names(table: &Table, ino: Ino) -> bool {
-    table.directories.get(&ino).is_some_and(|directory| !directory.children.is_empty())
+/// Whether anything below a directory was made here and is not in S3, or was changed here since count `asked`. Names that S3
+/// told earlier do not count: another client may have deleted them.
+fn has_names_since(table: &Table, ino: Ino, asked: u64) -> bool {
+    let counts = |row: &Row| row.unpublished || row.written.is_some() || row.changed > asked;
+    let mut waiting = vec![ino];
+    while let Some(directory) = waiting.pop().map(|at| table.directories.get(&at)) {
+        for child in directory.into_iter().flat_map(|directory| directory.children.values()) {
+            match table.rows.get(child) {
+                Some(row) if counts(row) => return true,
+                Some(row) if row.kind == NodeKind::Directory => waiting.push(*child),
+                _ => {}
+            }
+        }
+    }
+    false
 }
 
 fn has_local_names(table: &Table, ino: Ino) -> bool {
-    let Some(directory) = table.directories.get(&ino) else { return false };
-    directory
-        .children
-        .values()
-        .any(|child| table.rows.get(child).is_some_and(|row| row.unpublished || row.written.is_some()))
+    has_names_since(table, ino, u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::NewNode;
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::{AttributeDefaults, NamespaceLimits};
+    use crate::store::memory::MemoryStore;
+
+    fn namespace(bucket: &MemoryStore) -> Namespace {
+        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
+        let (limits, clock) = (NamespaceLimits::default(), Clock::system());
+        Namespace::new(Arc::new(bucket.clone()), "", defaults, limits, clock, None)
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_another_client_emptied_is_removed() {
+        let bucket = MemoryStore::new();
+        bucket.put_directly("d/", "");
+        bucket.put_directly("d/a", "one");
+        let namespace = namespace(&bucket);
+        let directory = namespace.lookup(Ino::ROOT, "d").await.expect("it is there").ino;
+        namespace.lookup(directory, "a").await.expect("it is there");
+        bucket.delete_directly("d/a");
+        namespace.rmdir(Ino::ROOT, "d").await.expect("it is empty");
+        assert!(bucket.keys().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_unpublished_file_keeps_every_directory_above_it() {
+        let bucket = MemoryStore::new();
+        bucket.put_directly("d/", "");
+        bucket.put_directly("d/below/", "");
+        let namespace = namespace(&bucket);
+        let directory = namespace.lookup(Ino::ROOT, "d").await.expect("it is there").ino;
+        let below = namespace.lookup(directory, "below").await.expect("it is there").ino;
+        let new = NewNode { mode: 0o644, uid: 0, gid: 0 };
+        namespace.create(below, "new", NodeKind::File, new).expect("the name is free");
+        bucket.delete_directly("d/below/");
+        assert!(matches!(namespace.rmdir(Ino::ROOT, "d").await, Err(NamespaceError::NotEmpty)));
+        assert_eq!(bucket.keys(), ["d/"]);
+    }
 }
