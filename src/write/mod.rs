@@ -113,6 +113,9 @@ pub enum WriteError {
     Journal(#[from] io::Error),
 }
 
+/// Bytes of base objects that are held to fill parts up, all files together: one part in this many of the staged bytes.
+const FETCHED_SHARE: u64 = 4;
+
 /// What all writers of a mount share.
 struct Shared {
     store: Arc<dyn ObjectStore>,
@@ -120,6 +123,8 @@ struct Shared {
     limits: WriteLimits,
     budget: Budget,
     uploads: Arc<Semaphore>,
+    /// Bytes of base objects that are fetched to fill parts up.
+    fetched: Budget,
     metrics: Arc<Metrics>,
     clock: Clock,
     journal: Journal,
@@ -152,6 +157,7 @@ impl WriteEngine {
             limits,
             budget: Budget::new(limits.staging_bytes),
             uploads: Arc::new(Semaphore::new(limits.uploads_max.max(1))),
+            fetched: Budget::new((limits.staging_bytes / FETCHED_SHARE).max(limits.part_bytes)),
             metrics,
             clock,
             journal,

@@ -16,6 +16,7 @@ use super::progress::uploaded_bytes;
 use super::ranges::RangeSet;
 use super::writer::{Inner, Writer};
 use super::{Piece, Published, WriteError};
+use crate::memory::Lease;
 use crate::metrics::Counter;
 use crate::store::{
     CompleteRequest, CopyRequest, GetRange, GetRequest, ObjectAttributes, PUT_BYTES_MAX, Payload, PutRequest,
@@ -198,7 +199,7 @@ impl Inner {
         let mut info = match &snapshot.work {
             Work::Attributes => self.copy_whole(snapshot).await?,
             Work::Whole(pieces) => {
-                let payload = self.payload(snapshot, pieces).await?;
+                let (payload, _lease) = self.payload(snapshot, pieces).await?;
                 let put = PutRequest {
                     key: snapshot.key.clone(),
                     payload,
@@ -270,18 +271,28 @@ impl Inner {
         part: Planned,
         pieces: &[Piece],
     ) -> Result<UploadedPart, WriteError> {
+        // Before anything is fetched: the parts that wait for their turn hold no bytes of the base.
+        let _turn = self.upload_turn().await;
         if part.origin == Origin::Sent {
-            let payload = self.payload(snapshot, pieces).await?;
-            return Ok(self.send_part(part.number, payload).await?);
+            let (payload, _lease) = self.payload(snapshot, pieces).await?;
+            return Ok(self.send_part_in_turn(part.number, payload).await?);
         }
         let base = snapshot.base.as_ref().ok_or(WriteError::Stale)?;
-        let _permit = self.shared.uploads.acquire().await.expect("the semaphore of uploads is never closed");
         let upload = self.ensure_upload().await?;
         Ok(self.shared.store.copy_part(&snapshot.key, &upload, part.number, &base.version, part.range).await?)
     }
 
-    /// The bytes of pieces, those of the base fetched.
-    async fn payload(&self, snapshot: &Snapshot, pieces: &[Piece]) -> Result<Payload, WriteError> {
+    /// The bytes of pieces, those of the base fetched. The lease stands for what was fetched, and is held as long as it is:
+    /// whoever holds one waits for S3 alone, never for a turn or for another lease.
+    async fn payload(&self, snapshot: &Snapshot, pieces: &[Piece]) -> Result<(Payload, Option<Lease>), WriteError> {
+        let fetched = |piece: &Piece| match piece {
+            Piece::Base(range) if snapshot.primed.is_none() => range.len(),
+            _ => 0,
+        };
+        let lease = match pieces.iter().map(fetched).sum() {
+            0 => None,
+            bytes => Some(self.shared.fetched.take(bytes).await),
+        };
         let mut chunks = Vec::with_capacity(pieces.len());
         for piece in pieces {
             match piece {
@@ -291,7 +302,7 @@ impl Inner {
                 Piece::Dropped(_) => return Err(WriteError::Stale),
             }
         }
-        Ok(Payload::new(chunks))
+        Ok((Payload::new(chunks), lease))
     }
 
     async fn base_bytes(&self, snapshot: &Snapshot, range: ByteRange) -> Result<Vec<Bytes>, WriteError> {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
 
 use super::state::{Part, State};
 use super::writer::Inner;
@@ -49,7 +50,17 @@ impl Inner {
 
     /// Sends one part, beginning the upload if there is none.
     pub(super) async fn send_part(&self, number: u32, payload: Payload) -> StoreResult<UploadedPart> {
-        let _permit = self.shared.uploads.acquire().await.expect("the semaphore of uploads is never closed");
+        let _turn = self.upload_turn().await;
+        self.send_part_in_turn(number, payload).await
+    }
+
+    /// Waits until one more part may be in flight; it may as long as the answer is held.
+    pub(super) async fn upload_turn(&self) -> SemaphorePermit<'_> {
+        self.shared.uploads.acquire().await.expect("the semaphore of uploads is never closed")
+    }
+
+    /// Sends one part whose turn it is.
+    pub(super) async fn send_part_in_turn(&self, number: u32, payload: Payload) -> StoreResult<UploadedPart> {
         let upload = self.ensure_upload().await?;
         let key = self.state.lock().key.clone();
         let bytes = i64::try_from(payload.len_bytes()).unwrap_or(0);
