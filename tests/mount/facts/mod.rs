@@ -2,6 +2,7 @@
 
 mod attributes;
 mod bill;
+mod cloudwatch;
 mod counted;
 mod descriptors;
 mod directories;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Fact> {
         disk_cache::facts(),
         passthrough::facts(),
         bill::facts(),
+        cloudwatch::facts(),
         faults::facts(),
         limits::facts(),
         ends::facts(),

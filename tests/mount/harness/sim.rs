@@ -127,6 +127,11 @@ impl Sim {
         self.0.log().into_iter().map(|logged| logged.operation).collect()
     }
 
+    /// Bytes of the bodies of an operation, as the server logged them.
+    pub fn bytes_of(&self, operation: &str) -> u64 {
+        self.0.log().iter().filter(|logged| logged.operation == operation).map(|logged| logged.bytes).sum()
+    }
+
     /// Puts an object of any size that costs no memory.
     pub fn synthetic(&self, bucket: &str, key: &str, size_bytes: u64) {
         self.0.put_synthetic(bucket, key, size_bytes, 1);
