@@ -24,6 +24,12 @@ struct Synthetic {
     seed: u64,
 }
 
+#[derive(Deserialize)]
+struct Named {
+    bucket: String,
+    key: String,
+}
+
 async fn answer(endpoint: Arc<Endpoint>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let route = format!("{} {}", request.method(), request.uri().path());
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -45,6 +51,11 @@ async fn answer(endpoint: Arc<Endpoint>, request: Request<Incoming>) -> Result<R
         "POST /synthetic" => serde_json::from_slice(&body).map(|it: Synthetic| {
             put_synthetic(&endpoint, &it.bucket, &it.key, it.size, it.seed);
             b"{}".to_vec()
+        }),
+        "POST /object" => serde_json::from_slice(&body).and_then(|it: Named| {
+            let held = endpoint.storage.held.lock();
+            let object = held.buckets.get(&it.bucket).and_then(|objects| objects.get(&it.key));
+            serde_json::to_vec(&serde_json::json!({ "size": object.map(|object| object.content.len()) }))
         }),
         "POST /synthetic_tree" => serde_json::from_slice(&body).map(|tree: SyntheticTree| {
             put_synthetic_tree(&endpoint, &tree);

@@ -39,6 +39,13 @@ pub(crate) fn digest(endpoint: &Endpoint, chunks: &[Bytes]) -> [u8; 16] {
     md5.finalize().into()
 }
 
+/// The tag of an object whose bytes came in one request. One that is no MD5 has the form of those of multipart uploads:
+/// clients compare every other tag with the MD5 of what they read or wrote.
+fn tag(endpoint: &Endpoint, chunks: &[Bytes]) -> String {
+    let digits = hex(&digest(endpoint, chunks));
+    if endpoint.fast_etags { format!("\"{digits}-1\"") } else { format!("\"{digits}\"") }
+}
+
 /// Digits of a digest.
 pub(crate) fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -141,8 +148,7 @@ pub(crate) fn check_write(endpoint: &Endpoint, call: &Call, held: &Held) -> Resu
 /// PutObject.
 pub(crate) fn put(endpoint: &Endpoint, call: Call) -> Result<Answer, Refusal> {
     check_digests(&call)?;
-    let digest = digest(endpoint, &call.body);
-    let etag = format!("\"{}\"", hex(&digest));
+    let etag = tag(endpoint, &call.body);
     let carried = call.carried();
     let mut held = endpoint.storage.held.lock();
     check_write(endpoint, &call, &held)?;
@@ -263,9 +269,9 @@ pub(crate) fn copy(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> 
     if call.header("x-amz-metadata-directive") == Some("REPLACE") {
         object.carried = call.carried();
     }
-    if object.etag.contains('-') {
-        // S3 computes a new tag for what came in parts.
-        object.etag = format!("\"{}\"", hex(&digest(endpoint, &object.content.slice(0, object.content.len()))));
+    // S3 computes a new tag for what came in parts. Synthetic bytes are not worth it.
+    if object.etag.contains('-') && !matches!(object.content, Content::Synthetic { .. }) {
+        object.etag = tag(endpoint, &object.content.slice(0, object.content.len()));
     }
     object.modified = SystemTime::now();
     endpoint.storage.wrote(&call.bucket, &call.key, &object);
@@ -283,7 +289,7 @@ pub(crate) fn copy(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> 
 pub(crate) fn put_synthetic(endpoint: &Endpoint, bucket: &str, key: &str, size: u64, seed: u64) {
     let object = Object {
         content: Content::Synthetic { seed, len: size },
-        etag: format!("\"{seed:016x}{size:016x}\""),
+        etag: format!("\"{seed:016x}{size:016x}-1\""),
         modified: SystemTime::now(),
         carried: crate::storage::Carried::default(),
     };
@@ -326,7 +332,7 @@ pub(crate) fn put_synthetic_tree(endpoint: &Endpoint, tree: &SyntheticTree) {
             let name = if tree.hashed { format!("{spread:016x}") } else { format!("f{file:07}.dat") };
             let object = Object {
                 content: Content::Synthetic { seed: 1, len: tree.size },
-                etag: format!("\"{spread:016x}{directory:016x}\""),
+                etag: format!("\"{spread:016x}{directory:016x}-1\""),
                 modified,
                 carried: crate::storage::Carried::default(),
             };
@@ -346,6 +352,21 @@ mod tests {
         let time = UNIX_EPOCH + Duration::from_millis(784_111_777_123);
         assert_eq!(http_date(time), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(iso_date(time), "1994-11-06T08:49:37.123Z");
+    }
+
+    #[test]
+    fn a_tag_that_is_no_md5_is_not_taken_for_one() {
+        let mut endpoint = Endpoint {
+            storage: crate::storage::Storage::open(None, &[]).expect("no folder"),
+            shaping: crate::shaping::Shaping::default(),
+            region: String::new(),
+            fast_etags: false,
+            discard: false,
+        };
+        let chunks = [Bytes::from_static(b"hello")];
+        assert_eq!(tag(&endpoint, &chunks), "\"5d41402abc4b2a76b9719d911017c592\"");
+        endpoint.fast_etags = true;
+        assert!(tag(&endpoint, &chunks).ends_with("-1\""));
     }
 
     #[test]
