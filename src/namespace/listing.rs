@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use super::children::Directory;
 use super::plan::{Ask, Plan, RangeId};
+use super::questions::Asked;
 use super::roll::{Roll, Slot};
 use super::scan::Window;
 use super::table::Found;
@@ -173,10 +174,10 @@ impl Listing {
     }
 
     /// Takes all keys at once, if nothing has been asked for yet.
-    pub(super) fn take_whole(self: &Arc<Self>, namespace: &Namespace, page: ListPage) {
+    pub(super) fn take_whole(self: &Arc<Self>, namespace: &Namespace, page: ListPage, asked: u64) {
         let ask = self.state.lock().plan.next(0, 1);
         if let Some(ask) = ask {
-            self.take_page(namespace, ask.range, page);
+            self.take_page(namespace, ask.range, page, asked);
             self.changed.notify_waiters();
         }
     }
@@ -193,6 +194,13 @@ impl Listing {
         let kind = state.roll.kind(slot);
         let object = (kind == NodeKind::File).then(|| state.roll.object(slot, &self.prefix));
         Some(ListedEntry { ino: state.roll.ino(slot), kind, object })
+    }
+
+    /// A name was removed; it shall not come from an answer that waits to be settled.
+    pub(super) fn forget_waiting(&self, name: &str) {
+        for range in &mut self.state.lock().plan.ranges {
+            range.kept.waiting.retain(|(waiting, _)| waiting != name);
+        }
     }
 
     /// From now on the directory's children say what is to be known of a name.
@@ -295,9 +303,11 @@ async fn fetch(listing: Weak<Listing>, namespace: Namespace) {
     {
         window.bring(&waited, name).await;
     }
-    let mut running: JoinSet<(RangeId, StoreResult<ListPage>)> = JoinSet::new();
+    let mut running: JoinSet<(RangeId, StoreResult<ListPage>, Asked)> = JoinSet::new();
     loop {
         {
+            let Some(directory) = listing.upgrade().map(|listing| listing.directory) else { return };
+            namespace.until_moved(directory).await;
             let Some(listing) = listing.upgrade() else { return };
             while let Some(ask) = listing.next(running.len()) {
                 let request = ListRequest {
@@ -308,17 +318,18 @@ async fn fetch(listing: Weak<Listing>, namespace: Namespace) {
                     ..ListRequest::default()
                 };
                 let store = Arc::clone(&namespace.0.store);
-                running.spawn(async move { (ask.range, store.list(request).await) });
+                let asked = namespace.0.table.lock().ask();
+                running.spawn(async move { (ask.range, store.list(request).await, asked) });
             }
             if running.is_empty() {
                 listing.changed.notify_waiters();
                 return;
             }
         }
-        let Some(Ok((range, outcome))) = running.join_next().await else { continue };
+        let Some(Ok((range, outcome, asked))) = running.join_next().await else { continue };
         let Some(listing) = listing.upgrade() else { return };
         match outcome {
-            Ok(page) => listing.take_page(&namespace, range, page),
+            Ok(page) => listing.take_page(&namespace, range, page, asked.at),
             Err(error) => listing.fail(range, error.into()),
         }
         listing.changed.notify_waiters();

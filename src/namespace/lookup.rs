@@ -94,12 +94,22 @@ impl Namespace {
     }
 
     async fn ask_alone(&self, parent: Ino, name: &str) -> NamespaceResult<Ino> {
+        loop {
+            self.until_moved(parent).await;
+            if let Some(outcome) = self.ask_once(parent, name).await? {
+                return outcome;
+            }
+        }
+    }
+
+    /// Asks once; `None` if the directory was moved meanwhile, and the answer is about keys that it has no more.
+    async fn ask_once(&self, parent: Ino, name: &str) -> NamespaceResult<Option<NamespaceResult<Ino>>> {
         let (asked, prefix, known, list_all) = {
             let mut table = self.0.table.lock();
             Self::check_directory(&table, parent)?;
             let prefix = self.directory_prefix(&table, parent)?;
             let known = table.child(parent, name).map(|ino| table.rows[&ino].kind);
-            let asked = table.changes;
+            let asked = table.ask();
             let directory = table.directories.entry(parent).or_default();
             if known.is_none() {
                 directory.asked += 1;
@@ -131,13 +141,16 @@ impl Namespace {
         };
         let (now, made) = (self.0.clock.now(), self.0.clock.wall());
         let mut table = self.0.table.lock();
+        if table.is_disordered(parent, asked.at) {
+            return Ok(None);
+        }
         let (outcome, changed) = match found {
-            Some(found) => match table.learn(parent, name, &found, asked, now, made) {
+            Some(found) => match table.learn(parent, name, &found, asked.at, now, made) {
                 Some((ino, replaced)) => (Ok(ino), replaced),
                 None => (Err(NamespaceError::NotFound), false),
             },
             None => {
-                let dropped = table.learn_absent(parent, name, asked, now);
+                let dropped = table.learn_absent(parent, name, asked.at, now);
                 // A name that was made here meanwhile is there all the same.
                 (table.child(parent, name).ok_or(NamespaceError::NotFound), dropped)
             }
@@ -146,7 +159,7 @@ impl Namespace {
         if changed {
             self.tell(parent, name);
         }
-        outcome
+        Ok(Some(outcome))
     }
 
     async fn ask_file(&self, key: &str) -> NamespaceResult<Option<Found>> {

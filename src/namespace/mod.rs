@@ -16,6 +16,7 @@ mod listing;
 mod lookup;
 mod node;
 mod plan;
+mod questions;
 mod remove;
 mod rename;
 mod rename_directory;
@@ -35,7 +36,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub use self::change::{AttributeChanges, NewNode};
 pub use self::directory::{DirectoryEntry, DirectoryHandle};
@@ -129,6 +130,8 @@ struct Shared {
     journal_dir: Option<PathBuf>,
     table: Mutex<Table>,
     asking: Mutex<Asking>,
+    /// Told when keys have been moved.
+    moved: Notify,
     /// The server was found to list out of order.
     serial_listings: AtomicBool,
     events: Mutex<Option<mpsc::UnboundedSender<NamespaceEvent>>>,
@@ -161,6 +164,7 @@ impl Namespace {
             journal_dir,
             table,
             asking: Mutex::default(),
+            moved: Notify::new(),
             serial_listings: AtomicBool::new(false),
             events: Mutex::new(None),
         }))

@@ -50,6 +50,7 @@ impl Namespace {
             return Err(NamespaceError::IsADirectory);
         }
         self.settle_deferred(&key).await?;
+        let _moving = self.moving(ino);
         let new_info = if unpublished {
             None
         } else {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{FutureExt, StreamExt, stream};
 
+use super::questions::Moving;
 use super::rename::{Place, RenameFlags, moved};
 use super::rename_journal::{Entry, Intent};
 use super::{Namespace, NamespaceError, NamespaceResult, NodeKind, keys};
@@ -70,7 +71,7 @@ impl Namespace {
         // What waits below the new name to be deleted could, later, be taken for a copy of the same tag.
         self.settle_deferred_below(&to_prefix).await?;
         let entry = Entry::new(self.0.journal_dir.as_deref());
-        let copies = self.move_tree(&from_prefix, &to_prefix, &entry).await?;
+        let (copies, _moving) = self.move_tree(ino, &from_prefix, &to_prefix, &entry).await?;
         self.move_rows(ino, to, replaced, &copies)
     }
 
@@ -83,6 +84,8 @@ impl Namespace {
     ) -> NamespaceResult<RenamedTree> {
         let mut table = self.0.table.lock();
         let now = self.0.clock.now();
+        // What stands at the target now is what was replaced, also if the copies were found there meanwhile.
+        let replaced = table.child(to.0, to.1).filter(|&replaced| replaced != ino).or(replaced);
         if let Some(replaced) = replaced {
             table.remove(replaced, now);
         }
@@ -109,8 +112,9 @@ impl Namespace {
         Ok(RenamedTree { moved: all, replaced })
     }
 
-    /// Copies every key, then deletes the old ones. The answer holds the copies by their keys.
-    async fn move_tree(&self, from: &str, to: &str, entry: &Entry) -> NamespaceResult<Copies> {
+    /// Copies every key of a directory, then deletes the old ones. The answer holds the copies by their keys; until the rows
+    /// have moved, too, S3's word on the directory is not taken.
+    async fn move_tree(&self, ino: Ino, from: &str, to: &str, entry: &Entry) -> NamespaceResult<(Copies, Moving)> {
         let sources = self.list_all(from).await?;
         // A key that cannot be moved must stop the rename before it begins.
         if let Some(long) =
@@ -133,12 +137,13 @@ impl Namespace {
             entry.remove();
             return Err(error);
         }
+        let moving = self.moving(ino);
         if let Err(error) = self.delete_all(sources.iter().map(|info| info.key().clone()).collect()).await {
             // To delete them later could meet what somebody has written there since.
             tracing::error!(from, to, %error, "a directory was renamed, but objects stay under its old name as well");
         }
         entry.remove();
-        Ok(copies)
+        Ok((copies, moving))
     }
 
     pub(super) async fn list_all(&self, prefix: &str) -> NamespaceResult<Vec<ObjectInfo>> {

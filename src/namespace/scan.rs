@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::children::Directory;
 use super::listing::Listing;
+use super::questions::Asked;
 use super::table::Table;
 use super::{Namespace, NodeKind, keys};
 use crate::store::{KEYS_PER_REQUEST_MAX, ListPage, ListRequest, StoreResult};
@@ -171,13 +172,14 @@ impl Namespace {
         let ranges = requests.min((names.len() * keys_of_each.max(1)).div_ceil(KEYS_PER_REQUEST_MAX)).max(1);
         let each = names.len().div_ceil(ranges);
         let running: Vec<_> = (0..names.len()).step_by(each).map(|at| at..(at + each).min(names.len())).collect();
+        let asked = Arc::new(table.ask());
         let window = Arc::new(Window {
             parent,
             prefix,
             names,
             requests,
             began: self.0.clock.now(),
-            asked: table.changes,
+            asked: asked.at,
             progress: Mutex::new(Progress { running: running.clone(), keys: 0 }),
             changed: Notify::new(),
         });
@@ -189,7 +191,7 @@ impl Namespace {
         for range in running {
             // What was expected, twice over, and a page for what lies between the directories.
             let pages_max = 2 * (range.len() * keys_of_each).div_ceil(KEYS_PER_REQUEST_MAX) + 1;
-            tokio::spawn(scan_range(self.clone(), Arc::clone(&window), range, pages_max));
+            tokio::spawn(scan_range(self.clone(), Arc::clone(&window), range, pages_max, Arc::clone(&asked)));
         }
         Some(window)
     }
@@ -205,7 +207,13 @@ impl Window {
 }
 
 /// Scans some of a window's directories, and says so when it ends.
-async fn scan_range(namespace: Namespace, window: Arc<Window>, range: std::ops::Range<usize>, pages_max: usize) {
+async fn scan_range(
+    namespace: Namespace,
+    window: Arc<Window>,
+    range: std::ops::Range<usize>,
+    pages_max: usize,
+    _asked: Arc<Asked>,
+) {
     let outcome = namespace.scan(&window, range.clone(), pages_max).await;
     let gave_up = !matches!(outcome, Ok(true));
     if let Err(error) = outcome {
@@ -283,7 +291,7 @@ impl Namespace {
         }
         page.common_prefixes = below.keys().map(|name| format!("{prefix}{name}/")).collect();
         let Some((ino, listing)) = self.listing_of_scan(window, parent, name, prefix) else { return };
-        listing.take_whole(self, page);
+        listing.take_whole(self, page, window.asked);
         for (name, objects) in below {
             if keys::check_name(&name).is_ok() {
                 let prefix = format!("{prefix}{name}/");
@@ -297,7 +305,7 @@ impl Namespace {
     fn listing_of_scan(&self, window: &Window, parent: Ino, name: &str, prefix: &str) -> Option<(Ino, Arc<Listing>)> {
         let mut table = self.0.table.lock();
         let ino = table.child(parent, name)?;
-        if self.directory_prefix(&table, ino).ok()? != prefix {
+        if self.directory_prefix(&table, ino).ok()? != prefix || table.is_disordered(ino, window.asked) {
             return None;
         }
         let directory = table.directories.get_mut(&ino)?;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use super::children::Directory;
+use super::questions::{MovingInodes, Questions};
 use super::scan::Walk;
 use super::{AttributeChanges, NodeKind};
 use crate::types::{Ino, ObjectInfo, ObjectVersion};
@@ -71,6 +72,11 @@ pub(super) struct Table {
     next: u64,
     /// Counts local changes.
     pub(super) changes: u64,
+    /// The last change that moved a directory.
+    pub(super) tree_moved: u64,
+    /// Inodes whose keys are being moved, with the number of renames that move them.
+    pub(super) moving: MovingInodes,
+    pub(super) questions: Arc<Questions>,
 }
 
 /// What S3 says of a name.
@@ -102,6 +108,9 @@ impl Table {
             deferred: HashMap::new(),
             next: Ino::ROOT.0,
             changes: 0,
+            tree_moved: 0,
+            moving: MovingInodes::new(),
+            questions: Arc::default(),
         };
         let root = table.next_ino();
         table.insert_row(root, Ino::ROOT, "".into(), NodeKind::Directory, now, made);
@@ -217,7 +226,7 @@ impl Table {
         {
             let (parent, name) = (row.parent, Arc::clone(&row.name));
             if let Some(directory) = self.directories.get_mut(&parent) {
-                directory.removed.insert(Arc::clone(&name), change);
+                directory.note_removed(Arc::clone(&name), change, self.questions.oldest());
                 directory.note_absent(name, now);
             }
         }
@@ -240,7 +249,7 @@ impl Table {
         if let Some(directory) = self.directories.get_mut(&gone.parent)
             && !directory.children.contains_key(&gone.name)
         {
-            directory.removed.insert(gone.name, change);
+            directory.note_removed(gone.name, change, self.questions.oldest());
         }
     }
 
@@ -253,9 +262,12 @@ impl Table {
         row.parent = to;
         row.changed = change;
         row.seen = now;
+        if row.kind == NodeKind::Directory {
+            self.tree_moved = change;
+        }
         if let Some(directory) = self.directories.get_mut(&old_parent) {
             directory.children.remove(&old_name);
-            directory.removed.insert(Arc::clone(&old_name), change);
+            directory.note_removed(Arc::clone(&old_name), change, self.questions.oldest());
             directory.note_absent(old_name, now);
         }
         let directory = self.directories.entry(to).or_default();
@@ -288,8 +300,9 @@ impl Table {
         }
         let mut replaced = false;
         if let Some(&ino) = directory.children.get(name) {
+            let is_moving = self.moving.contains_key(&ino);
             let row = self.row_mut(ino);
-            if row.changed > asked || row.unpublished {
+            if row.changed > asked || row.unpublished || is_moving {
                 return Some((ino, false));
             }
             if row.kind == found.kind() || (row.kind == NodeKind::Symlink && found.kind() == NodeKind::File) {
@@ -333,8 +346,9 @@ impl Table {
     pub(super) fn learn_absent(&mut self, parent: Ino, name: &str, asked: u64, now: Instant) -> bool {
         let Some(directory) = self.directories.get_mut(&parent) else { return false };
         if let Some(&ino) = directory.children.get(name) {
+            let is_moving = self.moving.contains_key(&ino);
             let row = self.row_mut(ino);
-            if row.changed > asked || row.unpublished || row.written.is_some() {
+            if row.changed > asked || row.unpublished || row.written.is_some() || is_moving {
                 return false;
             }
             self.unlink(ino);

@@ -18,6 +18,8 @@ struct Taking<'a> {
     listing: &'a Arc<Listing>,
     table: &'a mut Table,
     state: &'a mut State,
+    /// Local changes that were counted when the page was asked for.
+    asked: u64,
     now: Instant,
     made: SystemTime,
     /// Names that the kernel was told otherwise.
@@ -25,10 +27,11 @@ struct Taking<'a> {
 }
 
 impl Listing {
-    /// Takes a page into the table and the names.
-    pub(super) fn take_page(self: &Arc<Self>, namespace: &Namespace, range: RangeId, page: ListPage) {
+    /// Takes a page into the table and the names, which was asked for when `asked` local changes were counted.
+    pub(super) fn take_page(self: &Arc<Self>, namespace: &Namespace, range: RangeId, page: ListPage, asked: u64) {
         let (now, made) = (namespace.0.clock.now(), namespace.0.clock.wall());
         let mut table = namespace.0.table.lock();
+        let is_disordered = table.is_disordered(self.directory, asked);
         let Some(directory) = table.directories.get_mut(&self.directory) else {
             self.fail(range, NamespaceError::Stale);
             return;
@@ -38,8 +41,12 @@ impl Listing {
         let mut state = self.state.lock();
         state.pages += 1;
         let mut told = Vec::new();
-        if namespace.directory_prefix(&table, self.directory).ok().as_deref() == Some(&*self.prefix) {
-            let mut taking = Taking { listing: self, table: &mut table, state: &mut state, now, made, told };
+        let is_in_place = namespace.directory_prefix(&table, self.directory).ok().as_deref() == Some(&*self.prefix);
+        if is_in_place && is_disordered {
+            // Keys were being moved; what they are now is asked for again.
+            state.plan.failed(range);
+        } else if is_in_place {
+            let mut taking = Taking { listing: self, table: &mut table, state: &mut state, asked, now, made, told };
             if !taking.page(range, page) {
                 namespace.0.serial_listings.store(true, Ordering::Relaxed);
             }
@@ -204,7 +211,7 @@ impl Taking<'_> {
     /// Takes a name whose row may say more.
     fn learn_row(&mut self, name: &str, found: &Found) -> Option<crate::types::Ino> {
         let listing = self.listing;
-        let (ino, replaced) = self.table.learn(listing.directory, name, found, listing.asked, self.now, self.made)?;
+        let (ino, replaced) = self.table.learn(listing.directory, name, found, self.asked, self.now, self.made)?;
         if replaced {
             self.told.push(name.to_owned());
         }
@@ -217,9 +224,10 @@ impl Taking<'_> {
         self.state.complete = true;
         self.state.roll.shrink();
         self.state.order.shrink_to_fit();
+        let oldest = self.table.questions.oldest();
         let Some(directory) = self.table.directories.get_mut(&listing.directory) else { return };
         let asked = listing.asked;
-        directory.removed.retain(|_, removed| *removed > asked);
+        directory.forget_removed(oldest);
         directory.absent.clear();
         directory.listed = Some(listing.began);
         directory.asked = 0;
@@ -233,7 +241,8 @@ impl Taking<'_> {
                 continue;
             }
             let Some(row) = self.table.rows.get(&ino) else { continue };
-            let local = row.unpublished || row.written.is_some() || row.changed > asked;
+            let local =
+                row.unpublished || row.written.is_some() || row.changed > asked || self.table.moving.contains_key(&ino);
             if local || row.seen >= listing.began {
                 let place = self.state.extra.len() as Place | EXTRA;
                 self.state.extra.push(name);
