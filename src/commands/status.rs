@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::cli::StatusArgs;
-use crate::export::status::{Status, socket_path};
+use crate::export::status::{Status, connect, socket_paths};
 use crate::lifecycle::Failure;
 use crate::lifecycle::place::{self, MountEntry, mounts};
 
@@ -29,8 +29,8 @@ pub(super) fn mount_at(dir: &Path) -> Result<MountEntry, Failure> {
 
 /// Opens the socket of a mount and says a word.
 pub(super) fn speak(entry: &MountEntry, word: &str) -> Result<BufReader<UnixStream>, Failure> {
-    let path = socket_path(entry.device);
-    let said = UnixStream::connect(&path).and_then(|mut stream| {
+    let paths = socket_paths(entry.device);
+    let said = connect(&paths).and_then(|mut stream| {
         stream.write_all(format!("{word}\n").as_bytes())?;
         Ok(BufReader::new(stream))
     });
@@ -38,7 +38,7 @@ pub(super) fn speak(entry: &MountEntry, word: &str) -> Result<BufReader<UnixStre
         Failure::system(format!(
             "the daemon of {} does not answer on {} ({error}): it is dead, or belongs to another user",
             entry.dir.display(),
-            path.display()
+            paths[0].display()
         ))
     })
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::socket::{StatusSocket, UnmountRequest, serve, socket_dir, socket_path};
+pub use self::socket::{StatusSocket, UnmountRequest, connect, serve, socket_paths};
 use crate::clock::Clock;
 use crate::metrics::{
     Counter, Gauge, HistogramSnapshot, Latency, Metrics, PriceTable, RequestKind, Snapshot, StorageClass, estimate_usd,

@@ -195,9 +195,12 @@ async fn serve_here(
     let spent = budget::Watch::new(config, &clock);
     spent.begin(&metrics, &prices, &fs, clock.clone());
     let told = telling::source(fixed, config, &fs, &metrics, &prices, &spent, &clock);
-    let path = status::socket_path(libc::makedev(mounted.device().0 as u32, mounted.device().1 as u32));
-    let socket = status::serve(&path, told.clone(), wishes)
-        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "no status socket"));
+    let paths = status::socket_paths(libc::makedev(mounted.device().0 as u32, mounted.device().1 as u32));
+    let socket = status::serve(&paths, &told, &wishes);
+    drop(wishes);
+    for (path, error) in socket.iter().filter_map(|(path, socket)| Some((path, socket.as_ref().err()?))) {
+        tracing::warn!(path = %path.display(), %error, "no status socket");
+    }
     let session = session::serve(device, Arc::clone(&fs), events, options, Arc::clone(&metrics), Handle::current());
     let session = match session {
         Ok(session) => session,

@@ -1,5 +1,6 @@
 //! The socket itself: where it is, who may speak, what is answered.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,20 +15,37 @@ use super::{Status, StatusSource};
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
-/// Where sockets are: `/run/s3mount` for root, the user's runtime directory otherwise.
-pub fn socket_dir() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
-        return PathBuf::from("/run/s3mount");
+/// Where sockets are: `/run/s3mount` for root. Otherwise the user's runtime directory, and `/tmp` as well: the runtime
+/// directory goes when the user logs out (pam_systemd(8)), and the mount goes on. The state directory is none of them: a
+/// home may be shared by machines, whose device numbers are not told apart, and its path may be longer than a socket's may be.
+fn socket_dirs(user: nix::unistd::Uid, runtime: Option<OsString>) -> Vec<PathBuf> {
+    if user.is_root() {
+        return vec![PathBuf::from("/run/s3mount")];
     }
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir).join("s3mount"),
-        _ => std::env::temp_dir().join(format!("s3mount-{}", nix::unistd::geteuid())),
-    }
+    let runtime = runtime.filter(|dir| !dir.is_empty()).map(|dir| PathBuf::from(dir).join("s3mount"));
+    runtime.into_iter().chain([PathBuf::from(format!("/tmp/s3mount-{user}"))]).collect()
 }
 
-/// The socket of the mount with this device number.
-pub fn socket_path(device: u64) -> PathBuf {
-    socket_dir().join(format!("{}-{}.sock", libc::major(device), libc::minor(device)))
+/// The sockets of the mount with this device number, the one that is asked first before the others.
+pub fn socket_paths(device: u64) -> Vec<PathBuf> {
+    let name = format!("{}-{}.sock", libc::major(device), libc::minor(device));
+    let dirs = socket_dirs(nix::unistd::geteuid(), std::env::var_os("XDG_RUNTIME_DIR"));
+    dirs.into_iter().map(|dir| dir.join(&name)).collect()
+}
+
+/// Opens the first of these sockets that somebody serves.
+///
+/// # Errors
+/// What the first of them said, if none is served.
+pub fn connect(paths: &[PathBuf]) -> io::Result<std::os::unix::net::UnixStream> {
+    let mut refused = None;
+    for path in paths {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
 /// A client that waits for the end of the mount.
@@ -72,11 +90,17 @@ fn check_private(dir: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} is not ours alone (mode 0700)", dir.display())))
 }
 
-/// Serves the socket at `path`. Wishes to end the mount come out of `unmount`.
-///
-/// # Errors
-/// The directory or the socket cannot be made.
-pub fn serve(path: &Path, source: StatusSource, unmount: mpsc::Sender<UnmountRequest>) -> io::Result<StatusSocket> {
+/// Serves a socket at each of `paths`, as far as can be. Wishes to end the mount come out of `unmount`.
+pub fn serve(
+    paths: &[PathBuf],
+    source: &StatusSource,
+    unmount: &mpsc::Sender<UnmountRequest>,
+) -> Vec<(PathBuf, io::Result<StatusSocket>)> {
+    let served = paths.iter().map(|path| (path.clone(), serve_at(path, source.clone(), unmount.clone())));
+    served.collect()
+}
+
+fn serve_at(path: &Path, source: StatusSource, unmount: mpsc::Sender<UnmountRequest>) -> io::Result<StatusSocket> {
     if let Some(dir) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         check_private(dir)?;
@@ -136,4 +160,72 @@ async fn write(stream: &mut (impl AsyncWriteExt + Unpin), status: &Status) -> io
     let mut line = serde_json::to_vec(status)?;
     line.push(b'\n');
     stream.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, Write};
+    use std::sync::Arc;
+
+    use super::super::Live;
+    use super::*;
+    use crate::clock::Clock;
+    use crate::metrics::{Metrics, PriceTable};
+
+    fn a_status() -> StatusSource {
+        let clock = Clock::system();
+        StatusSource {
+            metrics: Arc::new(Metrics::default()),
+            prices: Arc::new(PriceTable::default()),
+            fixed: Arc::new(Status { state: "serving".into(), ..Status::default() }),
+            live: Arc::new(Live::default),
+            began: clock.now(),
+            clock,
+        }
+    }
+
+    fn ask(paths: &[PathBuf]) -> io::Result<String> {
+        let mut stream = connect(paths)?;
+        stream.write_all(b"status\n")?;
+        let mut line = String::new();
+        std::io::BufReader::new(stream).read_line(&mut line)?;
+        Ok(line)
+    }
+
+    #[test]
+    fn a_user_has_a_socket_that_does_not_go_with_the_session() {
+        let user = nix::unistd::Uid::from_raw(1000);
+        let in_session = socket_dirs(user, Some("/run/user/1000".into()));
+        let (first, last) = (Path::new("/run/user/1000/s3mount"), Path::new("/tmp/s3mount-1000"));
+        assert_eq!(in_session, [first, last]);
+        // From another session, or from none, the last is found.
+        for runtime in [None, Some("".into())] {
+            assert_eq!(socket_dirs(user, runtime), [last]);
+        }
+        let root = nix::unistd::Uid::from_raw(0);
+        assert_eq!(socket_dirs(root, Some("/run/user/0".into())), [Path::new("/run/s3mount")]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_mount_answers_after_the_runtime_directory_has_gone() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let paths = ["runtime/s3mount/0-7.sock", "tmp/0-7.sock"].map(|path| scratch.path().join(path));
+        let served = serve(&paths, &a_status(), &mpsc::channel(1).0);
+        assert!(served.iter().all(|(_, socket)| socket.is_ok()));
+        std::fs::remove_dir_all(scratch.path().join("runtime")).expect("removed");
+        let answer = tokio::task::spawn_blocking(move || ask(&paths)).await.expect("no panic").expect("an answer");
+        assert!(answer.contains("serving"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_mount_leaves_the_socket_of_the_next_one() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let paths = [scratch.path().join("private/0-7.sock")];
+        let ended = serve(&paths, &a_status(), &mpsc::channel(1).0);
+        let next = serve(&paths, &a_status(), &mpsc::channel(1).0);
+        drop(ended);
+        assert!(paths[0].exists());
+        drop(next);
+        assert!(!paths[0].exists());
+    }
 }
