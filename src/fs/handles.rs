@@ -35,6 +35,8 @@ pub(super) struct Writers {
     owners: Vec<u64>,
     /// Some write came without an owner (through the page cache, by fallocate and the like).
     unknown: bool,
+    /// The thread that opened the file, by its number.
+    opener: Option<u32>,
 }
 
 impl Writers {
@@ -46,14 +48,26 @@ impl Writers {
         }
     }
 
-    /// Whether everything was written by others, each of whom has yet to close its own descriptor.
-    pub(super) fn are_others_than(&self, owner: u64) -> bool {
-        !self.unknown && !self.owners.is_empty() && !self.owners.contains(&owner)
+    pub(super) fn opened(&mut self, opener: u32) {
+        self.opener = Some(opener);
+    }
+
+    /// Whether everything was done by others, each of whom has yet to close its own descriptor. Where nobody has written it is
+    /// the opener who made the file or emptied it; `is_foreign` says whether a thread belongs to another process than the one
+    /// that closes, and lives.
+    pub(super) fn are_others_than(&self, owner: u64, is_foreign: impl FnOnce(u32) -> bool) -> bool {
+        if self.unknown {
+            return false;
+        }
+        if self.owners.is_empty() {
+            return self.opener.is_some_and(is_foreign);
+        }
+        !self.owners.contains(&owner)
     }
 
     /// What was written is about to be published.
     pub(super) fn flushed(&mut self) {
-        *self = Self::default();
+        *self = Self { opener: self.opener, ..Self::default() };
     }
 }
 

@@ -47,12 +47,22 @@ impl FileSystem {
         }
     }
 
+    /// A handle was opened by a thread, by its number; 0 is one that the kernel cannot name.
+    pub fn opened_by(&self, handle: FileHandle, opener: u32) {
+        if opener != 0
+            && let Ok(file) = self.handles.file(handle)
+        {
+            file.writers.lock().opened(opener);
+        }
+    }
+
     /// Whether a close by `owner` (`fuse_flush_in.lock_owner`) has something to publish. It has not where nothing is dirty,
-    /// nor where the descriptor was merely inherited and others write through it: every fork of a program that is writing
-    /// a file closes a copy of its descriptor, and half a file would become the object.
-    pub fn needs_flush(&self, handle: FileHandle, owner: u64) -> bool {
+    /// nor where the descriptor was merely inherited and others write through it, or are about to: every fork of a program
+    /// that is writing a file closes a copy of its descriptor, and half a file would become the object. `is_foreign` says
+    /// whether a thread, by its number, belongs to another process than the one that closes, and lives.
+    pub fn needs_flush(&self, handle: FileHandle, owner: u64, is_foreign: impl FnOnce(u32) -> bool) -> bool {
         let Ok(file) = self.handles.file(handle) else { return true };
-        file.writable && file.inode.view.lock().is_dirty() && !file.writers.lock().are_others_than(owner)
+        file.writable && file.inode.view.lock().is_dirty() && !file.writers.lock().are_others_than(owner, is_foreign)
     }
 
     /// fsync(2) and fdatasync(2): commits what was written through any handle of the file.

@@ -29,6 +29,7 @@ use super::attr::{file_attr, set_time};
 use super::directory;
 use super::errno::answer;
 use super::passthrough::Backings;
+use super::process;
 use super::reply::{GENERATION, attr, data, empty, entry, handle, ino, open_flags};
 use super::session::{SessionOptions, negotiate};
 use crate::clock::Clock;
@@ -231,11 +232,14 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let backings = Arc::clone(&self.backings);
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (backings, opener) = (Arc::clone(&self.backings), request.pid());
         self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
             match fs.open(ino(inode), flags.0).await {
-                Ok(opened) => backings.reply(&fs, ino(inode), opened, reply),
+                Ok(opened) => {
+                    fs.opened_by(opened.handle, opener);
+                    backings.reply(&fs, ino(inode), opened, reply);
+                }
                 Err(error) => reply.error(answer("open", &error)),
             }
         });
@@ -252,10 +256,11 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let new = new_file(request, mode & !umask);
-        let (name, ttl) = (name.to_owned(), self.ttl);
+        let (name, ttl, opener) = (name.to_owned(), self.ttl, request.pid());
         self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
             match fs.create(ino(parent), &name, new, flags).await {
                 Ok((node, opened)) => {
+                    fs.opened_by(opened.handle, opener);
                     let handle = KernelHandle(opened.handle.0);
                     reply.created(&ttl, &file_attr(&node), GENERATION, handle, open_flags(opened));
                 }
@@ -323,16 +328,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn flush(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        through: KernelHandle,
-        lock_owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        let (started, through) = (self.clock.now(), handle(through));
-        if !self.fs.needs_flush(through, lock_owner.0) {
+    fn flush(&self, request: &Request, _ino: INodeNo, through: KernelHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
+        let (started, through, closer) = (self.clock.now(), handle(through), request.pid());
+        if !self.fs.needs_flush(through, lock_owner.0, |opener| process::is_foreign(opener, closer)) {
             reply.ok();
             return;
         }

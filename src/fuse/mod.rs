@@ -7,5 +7,6 @@ mod errno;
 pub mod mount;
 mod notify;
 mod passthrough;
+mod process;
 mod reply;
 pub mod session;

@@ -12,6 +12,7 @@ pub fn facts() -> Vec<Fact> {
         shared!(a_duplicated_descriptor_keeps_writing),
         shared!(a_child_writes_to_an_inherited_descriptor),
         shared!(a_child_that_only_inherits_a_descriptor_publishes_nothing),
+        shared!(a_child_that_ends_before_the_first_write_publishes_nothing).on(S3),
         shared!(closing_twice_by_dup_publishes_once_more_only_if_needed),
     ]
 }
@@ -55,6 +56,38 @@ fn a_child_that_only_inherits_a_descriptor_publishes_nothing(p: &Place) -> Outco
     file.write_all(b"what comes")?;
     sys::close(file)?;
     same_bytes(&p.object("f")?, b"half of what comes");
+    Ok(())
+}
+
+fn a_child_that_ends_before_the_first_write_publishes_nothing(p: &Place) -> Outcome {
+    p.foreign_put("emptied", "the whole of before")?;
+    for name in ["emptied", "made"] {
+        let mut file = File::options().write(true).create(true).truncate(true).open(p.path(name))?;
+        let mut command = p.command("true");
+        command.stderr(Stdio::from(file.try_clone()?));
+        assert!(start(&mut command)?.wait()?.success());
+        // Here the name is there at once, and empty.
+        assert_eq!(std::fs::metadata(p.path(name))?.len(), 0);
+        match name {
+            "emptied" => same_bytes(&p.object(name)?, b"the whole of before"),
+            _ => assert!(!p.has_object(name)?),
+        }
+        drop(command);
+        file.write_all(b"what comes")?;
+        sys::close(file)?;
+        same_bytes(&p.object(name)?, b"what comes");
+    }
+    // Who opened a file and writes nothing publishes it all the same, also after a child of it.
+    let file = File::create(p.path("empty"))?;
+    let mut command = p.command("true");
+    command.stderr(Stdio::from(file.try_clone()?));
+    assert!(start(&mut command)?.wait()?.success());
+    drop(command);
+    sys::close(file)?;
+    same_bytes(&p.object("empty")?, b"");
+    // And so does the last of several processes, where the opener has ended first.
+    p.shell("(sleep 0.2; printf late) >orphan & wait")?;
+    same_bytes(&p.object("orphan")?, b"late");
     Ok(())
 }
 
