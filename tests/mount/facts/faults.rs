@@ -1,6 +1,7 @@
 //! A server and a network that misbehave: the bytes are right all the same, or the call says that it failed.
 
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 
 use crate::harness::prelude::*;
 use crate::harness::sim::Faults;
@@ -19,6 +20,7 @@ pub fn facts() -> Vec<Fact> {
         own!(a_denied_listing_is_a_permission_error),
         own!(a_denied_delete_is_told_and_the_file_stays),
         own!(ignored_conditions_do_not_break_writing),
+        own!(a_bucket_with_versions_has_the_right_current_objects),
     ];
     facts.into_iter().map(|fact| fact.on(SIM).seconds(180)).collect()
 }
@@ -125,4 +127,37 @@ fn a_denied_delete_is_told_and_the_file_stays(c: &Context) -> Outcome {
 
 fn ignored_conditions_do_not_break_writing(c: &Context) -> Outcome {
     work_under(c, &Faults { ignore_conditions: true, ..Faults::default() })
+}
+
+fn a_bucket_with_versions_has_the_right_current_objects(c: &Context) -> Outcome {
+    let faults = Faults { versioned: true, ..Faults::default() };
+    work_under(c, &faults)?;
+    let p = c.mount(&[])?;
+    p.sim().set(&faults);
+    let mut large = pattern(2, 24 * MIB);
+    p.write("f", &large)?;
+    // Whole again, in parts with copies of the old ones, and by another client between two opens.
+    for round in 0..3_u8 {
+        let mut file = fs::File::options().write(true).open(p.path("f"))?;
+        large[9 * MIB] = round;
+        file.seek(SeekFrom::Start(9 * MIB as u64))?;
+        file.write_all(&[round])?;
+        sys::close(file)?;
+        same_bytes(&p.object("f")?, &large);
+        p.write("small", [round; 100])?;
+        same_bytes(&p.object("small")?, &[round; 100]);
+        p.foreign_put_unseen("small", [round + 100; 50])?;
+        same_bytes(&p.read("small")?, &[round + 100; 50]);
+    }
+    fs::remove_file(p.path("small"))?;
+    assert!(!p.has_object("small")?);
+    // Made anew under a name whose latest version is a marker.
+    fs::rename(p.path("f"), p.path("small"))?;
+    fs::OpenOptions::new().append(true).open(p.path("small"))?.write_all(b"more")?;
+    large.extend_from_slice(b"more");
+    same_bytes(&p.read("small")?, &large);
+    same_bytes(&p.object("small")?, &large);
+    assert_eq!(p.keys()?, ["small"]);
+    p.sim().set(&Faults::default());
+    Ok(())
 }

@@ -20,6 +20,8 @@ pub struct Faults {
     pub stall: f64,
     /// Conditions of writes are ignored.
     pub ignore_conditions: bool,
+    /// Buckets keep versions.
+    pub versioned: bool,
     /// Operations that are answered 403.
     pub denied: &'static [&'static str],
     /// Access keys that are answered 400 ExpiredToken.
@@ -83,6 +85,7 @@ impl Sim {
             first_byte_ms,
             jitter: 0.0,
             bytes_per_second_per_connection: faults.bytes_per_second,
+            versioned: faults.versioned,
             faults: s3sim::shaping::Faults {
                 slow_down: faults.slow_down,
                 reset: faults.reset,

@@ -8,7 +8,7 @@ use crate::answer::{Answer, INVALID_RANGE, MALFORMED, NO_SUCH_BUCKET, NO_SUCH_UP
 use crate::call::{Call, range_of};
 use crate::content::Content;
 use crate::endpoint::Endpoint;
-use crate::objects::{PUT_BYTES_MAX, check_digests, check_write, copy_source, digest, hex, iso_date};
+use crate::objects::{PUT_BYTES_MAX, check_digests, check_write, copy_source, digest, hex, iso_date, of_version};
 use crate::storage::{Held, Object, Part, Upload};
 
 /// Smallest part but the last: 5 MiB.
@@ -150,13 +150,15 @@ pub(crate) fn complete(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refus
     let id = call.query.get("uploadId").ok_or(MALFORMED)?;
     held.uploads.remove(id);
     endpoint.storage.wrote(&call.bucket, &call.key, &object);
-    held.buckets.get_mut(&call.bucket).ok_or(NO_SUCH_BUCKET)?.insert(call.key.clone(), object);
-    Ok(Answer::xml(&format!(
+    let answer = Answer::xml(&format!(
         "<CompleteMultipartUploadResult><Bucket>{}</Bucket><Key>{}</Key><ETag>{}</ETag></CompleteMultipartUploadResult>",
         escaped(&call.bucket),
         escaped(&call.key),
         escaped(&etag)
-    )))
+    ));
+    let answer = of_version(endpoint, &object, answer);
+    held.buckets.get_mut(&call.bucket).ok_or(NO_SUCH_BUCKET)?.insert(call.key.clone(), object);
+    Ok(answer)
 }
 
 /// AbortMultipartUpload.

@@ -145,6 +145,17 @@ pub(crate) fn check_write(endpoint: &Endpoint, call: &Call, held: &Held) -> Resu
     }
 }
 
+/// Names a version of an object: the same for as long as it is not written anew.
+fn version_id(object: &Object) -> String {
+    let written = object.modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    hex(&Md5::digest(format!("{} {written}", object.etag)))
+}
+
+/// An answer about an object, which names its version where the bucket keeps versions.
+pub(crate) fn of_version(endpoint: &Endpoint, object: &Object, answer: Answer) -> Answer {
+    if endpoint.shaping.is_versioned() { answer.with("x-amz-version-id", version_id(object)) } else { answer }
+}
+
 /// PutObject.
 pub(crate) fn put(endpoint: &Endpoint, call: Call) -> Result<Answer, Refusal> {
     check_digests(&call)?;
@@ -158,9 +169,10 @@ pub(crate) fn put(endpoint: &Endpoint, call: Call) -> Result<Answer, Refusal> {
     }
     let object = Object { content, etag: etag.clone(), modified: SystemTime::now(), carried };
     endpoint.storage.wrote(&call.bucket, &call.key, &object);
+    let answer = of_version(endpoint, &object, Answer::of(200).with("etag", etag));
     let objects = held.buckets.get_mut(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
     objects.insert(call.key, object);
-    Ok(Answer::of(200).with("etag", etag))
+    Ok(answer)
 }
 
 /// GetObject and HeadObject.
@@ -170,6 +182,9 @@ pub(crate) fn get(endpoint: &Endpoint, call: &Call, with_body: bool) -> Result<A
         let objects = held.buckets.get(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
         objects.get(&call.key).cloned().ok_or(NO_SUCH_KEY)?
     };
+    if call.query.get("versionId").is_some_and(|wanted| *wanted != version_id(&object)) {
+        return Err(Refusal(404, "NoSuchVersion", "The specified version does not exist."));
+    }
     if call.header("if-match").is_some_and(|wanted| wanted != "*" && wanted != object.etag) {
         return Err(PRECONDITION_FAILED);
     }
@@ -206,6 +221,7 @@ pub(crate) fn get(endpoint: &Endpoint, call: &Call, with_body: bool) -> Result<A
             }
         }
     }
+    answer = of_version(endpoint, &object, answer);
     if with_body {
         answer.body = object.content.slice(start, end);
     }
@@ -222,7 +238,9 @@ pub(crate) fn delete(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal
     if objects.remove(&call.key).is_some() {
         endpoint.storage.deleted(&call.bucket, &call.key);
     }
-    Ok(Answer::of(204))
+    // A bucket with versions hides the object behind a marker.
+    let answer = Answer::of(204);
+    Ok(if endpoint.shaping.is_versioned() { answer.with("x-amz-delete-marker", "true") } else { answer })
 }
 
 /// DeleteObjects.
@@ -280,9 +298,10 @@ pub(crate) fn copy(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> 
         iso_date(object.modified),
         escaped(&object.etag)
     );
+    let answer = of_version(endpoint, &object, Answer::xml(&text));
     let objects = held.buckets.get_mut(&call.bucket).ok_or(NO_SUCH_BUCKET)?;
     objects.insert(call.key.clone(), object);
-    Ok(Answer::xml(&text))
+    Ok(answer)
 }
 
 /// A synthetic object, put by control.

@@ -65,6 +65,8 @@ pub struct Config {
     pub jitter: f64,
     /// Bandwidth of one connection in bytes a second; 0 is unbounded.
     pub bytes_per_second_per_connection: u64,
+    /// Buckets keep versions: answers name the version that they are about.
+    pub versioned: bool,
     /// What fails.
     pub faults: Faults,
 }
@@ -174,6 +176,11 @@ impl Shaping {
     /// The latest requests, oldest first.
     pub fn log(&self) -> Vec<Logged> {
         self.0.lock().log.iter().cloned().collect()
+    }
+
+    /// Whether buckets keep versions.
+    pub fn is_versioned(&self) -> bool {
+        self.0.lock().config.versioned
     }
 
     /// Whether conditions of writes are ignored.
