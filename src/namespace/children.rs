@@ -20,6 +20,8 @@ pub(super) struct Directory {
     pub(super) absent: HashMap<Arc<str>, Instant>,
     /// Names that were removed here, with the count of that change: a listing asked for earlier may still show them.
     pub(super) removed: HashMap<Arc<str>, u64>,
+    /// The last change that gave it another name or place.
+    pub(super) moved: u64,
     /// Whether its marker is known to exist.
     pub(super) marker: bool,
     /// Unknown names that were asked for one by one since the last listing.

@@ -96,7 +96,15 @@ impl Table {
 
     /// Whether an answer about the names in a directory, asked for at a count, may be of a time when keys were being moved.
     pub(super) fn is_disordered(&self, directory: Ino, asked: u64) -> bool {
-        self.tree_moved > asked || self.is_moving(directory)
+        let mut at = directory;
+        while at != Ino::ROOT {
+            if self.directories.get(&at).is_some_and(|directory| directory.moved > asked) {
+                return true;
+            }
+            let Some(row) = self.rows.get(&at) else { break };
+            at = row.parent;
+        }
+        self.is_moving(directory)
     }
 }
 

@@ -72,8 +72,6 @@ pub(super) struct Table {
     next: u64,
     /// Counts local changes.
     pub(super) changes: u64,
-    /// The last change that moved a directory.
-    pub(super) tree_moved: u64,
     /// Inodes whose keys are being moved, with the number of renames that move them.
     pub(super) moving: MovingInodes,
     pub(super) questions: Arc<Questions>,
@@ -108,7 +106,6 @@ impl Table {
             deferred: HashMap::new(),
             next: Ino::ROOT.0,
             changes: 0,
-            tree_moved: 0,
             moving: MovingInodes::new(),
             questions: Arc::default(),
         };
@@ -262,8 +259,8 @@ impl Table {
         row.parent = to;
         row.changed = change;
         row.seen = now;
-        if row.kind == NodeKind::Directory {
-            self.tree_moved = change;
+        if let Some(directory) = self.directories.get_mut(&ino) {
+            directory.moved = change;
         }
         if let Some(directory) = self.directories.get_mut(&old_parent) {
             directory.children.remove(&old_name);
