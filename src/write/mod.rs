@@ -113,8 +113,13 @@ pub enum WriteError {
     Journal(#[from] io::Error),
 }
 
-/// Bytes of base objects that are held to fill parts up, all files together: one part in this many of the staged bytes.
+/// The share of unpublished bytes' memory that holds bytes of base objects, fetched to fill parts up: one part in so many.
 const FETCHED_SHARE: u64 = 4;
+
+/// Bytes for what is fetched, of `limits.staging_bytes` in all: a part where half of them is enough for one.
+fn fetched_bytes(limits: &WriteLimits) -> u64 {
+    (limits.staging_bytes / FETCHED_SHARE).max(limits.part_bytes.min(limits.staging_bytes / 2))
+}
 
 /// What all writers of a mount share.
 struct Shared {
@@ -155,9 +160,9 @@ impl WriteEngine {
             store,
             pages,
             limits,
-            budget: Budget::new(limits.staging_bytes),
+            budget: Budget::new(limits.staging_bytes - fetched_bytes(&limits)),
             uploads: Arc::new(Semaphore::new(limits.uploads_max.max(1))),
-            fetched: Budget::new((limits.staging_bytes / FETCHED_SHARE).max(limits.part_bytes)),
+            fetched: Budget::new(fetched_bytes(&limits)),
             metrics,
             clock,
             journal,
