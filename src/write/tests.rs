@@ -71,3 +71,34 @@ async fn files_whose_rests_are_larger_than_the_budget_for_them_are_published_sid
         assert!(content.iter().enumerate().all(|(at, &byte)| byte == if at == MIB as usize + 5 { b'x' } else { 7 }));
     }
 }
+
+#[tokio::test]
+async fn a_file_that_is_being_renamed_begins_no_upload_under_the_key_that_it_loses() {
+    let bucket = MemoryStore::with_part_bytes_min(1);
+    let limits = WriteLimits { staging_bytes: 64 * MIB, part_bytes: MIB, single_put_bytes_max: 0, uploads_max: 2 };
+    let engine = WriteEngine::new(
+        Arc::new(bucket.clone()),
+        PagePool::new(0),
+        limits,
+        Arc::new(Metrics::default()),
+        Clock::system(),
+        Journal::disabled(),
+    );
+    let base = Base::Absent { exclusive: false };
+    let writer = engine.writer(WriteTarget { key: "old".into(), base, attributes: ObjectAttributes::default() });
+    let page = Bytes::from(vec![7; MIB as usize]);
+    writer.freeze(true);
+    for at in 0..4 {
+        writer.write(at * MIB, page.clone()).await.expect("written");
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bucket.requests(RequestKind::CreateUpload), 0);
+    assert!(writer.retarget("new".into()));
+    writer.freeze(false);
+    writer.write(4 * MIB, page).await.expect("written");
+    writer.publish().await.expect("published");
+    assert_eq!(bucket.keys(), ["new"]);
+    assert_eq!(bucket.content("new").expect("it is there"), vec![7; 5 * MIB as usize]);
+}

@@ -200,3 +200,33 @@ async fn attributes_that_were_set_after_the_first_part_was_uploaded_are_stored()
     assert_eq!(mode.as_deref(), Some((0o100_600).to_string().as_str()));
     assert_eq!(stored.size_bytes, 20 << 20);
 }
+
+#[tokio::test]
+async fn a_reader_sees_no_byte_of_a_writer_that_was_given_up() {
+    let mount = Mount::new();
+    mount.bucket.put_directly("a", "base");
+    let reader = mount.open("a", libc::O_RDONLY).await.expect("present");
+    let writer = mount.open("a", libc::O_RDWR).await.expect("present");
+    mount.write(writer.handle, 0, b"EDIT and more").await.expect("room");
+    mount.bucket.put_directly("a", "theirs");
+    mount.close(writer.handle).await.expect_err("another writer was first");
+    match mount.read(reader.handle).await {
+        Ok(bytes) => assert_eq!(bytes, b"base"),
+        Err(error) => assert!(matches!(error, FsError::Stale), "{error:?}"),
+    }
+    assert_eq!(mount.get("a").await.expect("present"), b"theirs");
+}
+
+#[tokio::test]
+async fn a_writer_whose_bytes_a_drain_gave_up_goes_on_with_them_and_hears_of_it() {
+    let mount = Mount::new();
+    mount.bucket.put_directly("a", "base");
+    let writer = mount.open("a", libc::O_RDWR).await.expect("present");
+    mount.write(writer.handle, 0, b"EDIT").await.expect("room");
+    mount.bucket.put_directly("a", "theirs");
+    assert_eq!(mount.fs.drain().await.kept, 1);
+    mount.write(writer.handle, 4, b" and more").await.expect("room");
+    assert_eq!(mount.read(writer.handle).await.expect("its own bytes"), b"EDIT and more");
+    mount.close(writer.handle).await.expect_err("another writer was first");
+    assert_eq!(mount.bucket.content("a").expect("present"), &b"theirs"[..]);
+}
