@@ -107,7 +107,7 @@ mod tests {
             assert!(own.contains(&escaped(&format!("--{long}"))), "--{long} is not in s3mount(1)");
             assert!(helper.contains(&escaped(long)), "{long} is not in mount.s3mount(8)");
         }
-        for command in ["unmount", "status", "doctor", "recover push"] {
+        for command in ["unmount", "status", "doctor", "recover push", "cloudwatch install"] {
             assert!(own.contains(&format!(".SS s3mount {command}\n")), "{command} is not in s3mount(1)");
         }
         assert!(!own.contains("make\\-manuals"));

@@ -1,5 +1,6 @@
 //! One file per subcommand. Each takes what clap read and gives an exit code; errors are one line on stderr.
 
+mod cloudwatch;
 mod doctor;
 mod helper;
 mod manuals;
@@ -54,6 +55,7 @@ fn own(argv: Vec<OsString>) -> Result<Result<(), Failure>, clap::Error> {
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
         Some(Command::Top(arguments)) => top::run(&arguments),
         Some(Command::Recover(arguments)) => recover::run(arguments),
+        Some(Command::CloudWatch(arguments)) => cloudwatch::run(arguments),
         Some(Command::MakeManuals { dir }) => manuals::run(&dir),
     })
 }

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::cli::StatusArgs;
@@ -11,16 +11,20 @@ use crate::export::status::{Status, connect, socket_paths};
 use crate::lifecycle::Failure;
 use crate::lifecycle::place::{self, MountEntry, mounts};
 
-/// The mount at a directory, if it is one of ours.
-pub(super) fn mount_at(dir: &Path) -> Result<MountEntry, Failure> {
+/// The directory's path as the table of mounts has it.
+pub(super) fn resolved(dir: &Path) -> PathBuf {
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     // The directory itself is not asked: a dead mount does not answer.
     let parent = absolute.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
-    let resolved = match (parent, absolute.file_name()) {
+    match (parent, absolute.file_name()) {
         (Some(parent), Some(name)) => parent.join(name),
         _ => absolute,
-    };
-    match place::mounted_at(&resolved) {
+    }
+}
+
+/// The mount at a directory, if it is one of ours.
+pub(super) fn mount_at(dir: &Path) -> Result<MountEntry, Failure> {
+    match place::mounted_at(&resolved(dir)) {
         Some(entry) if entry.kind == "fuse.s3mount" => Ok(entry),
         Some(entry) => Err(Failure::mount(format!("{} is a mount of {}, not of s3mount", dir.display(), entry.kind))),
         None => Err(Failure::mount(format!("nothing is mounted on {}", dir.display()))),

@@ -91,6 +91,9 @@ pub enum Command {
     Top(TopArgs),
     /// Bring back bytes that could not be uploaded
     Recover(RecoverArgs),
+    /// Set up what watches a mount in CloudWatch
+    #[command(name = "cloudwatch")]
+    CloudWatch(CloudWatchArgs),
     /// Write manual pages and completions, for packages
     #[command(hide = true)]
     MakeManuals {
@@ -188,6 +191,58 @@ pub enum RecoverAction {
         /// Name of what is kept, as `list` shows it
         id: String,
     },
+}
+
+/// `s3mount cloudwatch`.
+#[derive(Debug, Args)]
+pub struct CloudWatchArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: CloudWatchAction,
+}
+
+/// What to do in CloudWatch.
+#[derive(Debug, Subcommand)]
+pub enum CloudWatchAction {
+    /// Put a dashboard and alarms for a mount that was made with --cloudwatch; again changes nothing
+    Install(InstallArgs),
+}
+
+/// `s3mount cloudwatch install`.
+#[derive(Debug, Default, Args)]
+pub struct InstallArgs {
+    /// Bucket, bucket and prefix, or s3://BUCKET[/PREFIX]
+    #[arg(value_name = "BUCKET[/PREFIX]")]
+    pub source: String,
+    /// Where it is mounted: the mount's name, unless --mount-name is
+    pub dir: Option<PathBuf>,
+    /// Name of the mount in its metrics
+    #[arg(long, value_name = "NAME")]
+    pub mount_name: Option<String>,
+    /// Namespace of the metrics [default: S3Mount]
+    #[arg(long, value_name = "NAME")]
+    pub cloudwatch_namespace: Option<String>,
+    /// Another CloudWatch endpoint than the region's
+    #[arg(long, value_name = "URL")]
+    pub cloudwatch_endpoint_url: Option<String>,
+    /// What alarms notify, such as an SNS topic; may be given up to five times
+    #[arg(long, value_name = "ARN")]
+    pub alarm_action: Vec<String>,
+    /// Alarm when the 99th percentile of reads is longer for five minutes [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub alarm_read_latency: Option<String>,
+    /// Alarm when more requests fail in five minutes [default: 10]
+    #[arg(long, value_name = "COUNT")]
+    pub alarm_errors: Option<u32>,
+    /// Alarm when bytes wait longer to be in S3 [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub alarm_dirty_age: Option<String>,
+    /// Print what would be put, as JSON, and ask CloudWatch nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Region and profile
+    #[command(flatten)]
+    pub s3: S3Args,
 }
 
 /// How to reach S3.

@@ -100,15 +100,21 @@ impl MetricsConfig {
             }),
         };
         let prometheus = arguments.prometheus.as_deref().map(address).transpose()?;
-        if let Some(name) = &arguments.mount_name
-            && !is_dimension_value(name)
-        {
-            let why =
-                format!("{name:?} is no name: 1 to {DIMENSION_BYTES_MAX} printable ASCII letters, no colon first");
-            return Err(ConfigError::Value("mount-name".into(), why));
-        }
-        Ok(Self { cloudwatch, prometheus, mount_name: arguments.mount_name })
+        let mount_name = arguments.mount_name.map(mount_name).transpose()?;
+        Ok(Self { cloudwatch, prometheus, mount_name })
     }
+}
+
+/// The name of a mount, checked.
+///
+/// # Errors
+/// CloudWatch would refuse it as the value of a dimension.
+pub(super) fn mount_name(name: String) -> Result<String, ConfigError> {
+    if is_dimension_value(&name) {
+        return Ok(name);
+    }
+    let why = format!("{name:?} is no name: 1 to {DIMENSION_BYTES_MAX} printable ASCII letters, no colon first");
+    Err(ConfigError::Value("mount-name".into(), why))
 }
 
 /// The namespace, checked.

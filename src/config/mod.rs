@@ -5,6 +5,7 @@ mod file;
 mod fstab;
 pub mod helper;
 mod in_force;
+mod install;
 mod limits;
 mod machine;
 mod measures;
@@ -14,6 +15,7 @@ mod metrics;
 use std::path::PathBuf;
 
 use self::cli::{MountArgs, S3Args};
+pub use self::install::InstallConfig;
 pub use self::limits::{AttributeDefaults, CacheDir, DiskCacheConfig, NamespaceLimits, ReadLimits, WriteLimits};
 pub use self::machine::{Machine, Said};
 pub use self::memory::{MEMORY_BYTES_MIN, present_bytes};

@@ -5,9 +5,11 @@
 //! it, nor what a server-side copy retrieves from a class that bills retrieval.
 
 mod budget;
+mod cloudwatch;
 mod prices;
 
 pub use self::budget::{BudgetChange, CostMeter, Spending};
+pub use self::cloudwatch::{CloudWatchMonth, CloudWatchPrices};
 pub use self::prices::{ClassPrice, PriceError, PriceTable};
 use super::names::RequestKind;
 use super::registry::Snapshot;

@@ -15,7 +15,10 @@ mod retrieval;
 mod tests;
 
 pub use self::ages::DirtyToken;
-pub use self::cost::{BudgetChange, ClassPrice, CostMeter, PriceError, PriceTable, Spending, estimate_usd};
+pub use self::cost::{
+    BudgetChange, ClassPrice, CloudWatchMonth, CloudWatchPrices, CostMeter, PriceError, PriceTable, Spending,
+    estimate_usd,
+};
 pub use self::histogram::HistogramSnapshot;
 pub use self::names::{ByKind, Counter, Derived, Gauge, Latency, RequestKind, snake_case};
 pub use self::registry::{Metrics, Snapshot};

@@ -77,7 +77,8 @@ impl Sink for CloudWatchSink {
     }
 }
 
-fn put_error<E>(error: &SdkError<E>) -> PutError
+/// What an error of the SDK means, in a line.
+pub fn put_error<E>(error: &SdkError<E>) -> PutError
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
     SdkError<E>: ProvideErrorMetadata + std::error::Error,

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-pub use self::client::CloudWatchSink;
+pub use self::client::{CloudWatchSink, put_error};
 use self::collector::Collector;
 pub use self::datum::{Datum, Distribution, Value};
 use self::pending::Pending;

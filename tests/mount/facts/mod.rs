@@ -13,6 +13,7 @@ mod ec2;
 mod ends;
 mod faults;
 mod files;
+mod install;
 mod large;
 mod limits;
 mod locks;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Fact> {
         passthrough::facts(),
         bill::facts(),
         cloudwatch::facts(),
+        install::facts(),
         faults::facts(),
         limits::facts(),
         ends::facts(),
