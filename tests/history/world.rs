@@ -54,9 +54,10 @@ fn build(store: &Arc<dyn ObjectStore>, clock: &Clock) -> Arc<FileSystem> {
     let namespace = Namespace::new(Arc::clone(store), "", defaults, limits, clock.clone(), None);
     let read_limits = ReadLimits { cache_bytes: 4 << 20, in_flight_bytes: 8 << 20, ..ReadLimits::default() };
     let read = ReadEngine::new(Arc::clone(store), Arc::clone(&pages), read_limits, Arc::clone(&metrics));
-    // Parts are as small as the store lets them be, so that histories of small files meet multipart uploads.
+    // Parts are as small as the store lets them be, so that histories of small files meet multipart uploads. They are smaller
+    // than pages, which no configuration allows: only whole pages can leave memory, so that there is room for all of them.
     let write_limits = WriteLimits {
-        staging_bytes: 8 << 20,
+        staging_bytes: 64 << 20,
         part_bytes: PART_BYTES,
         single_put_bytes_max: PART_BYTES,
         uploads_max: 4,
