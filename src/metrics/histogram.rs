@@ -260,6 +260,13 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_bucket_stands_for_what_is_within_five_percent(exponent in 3.0_f64..11.0) {
+            let took = Duration::from_nanos(10_f64.powf(exponent) as u64);
+            let ratio = HistogramSnapshot::bucket_middle(bucket_of(took)).as_secs_f64() / took.as_secs_f64();
+            prop_assert!((0.95..1.05).contains(&ratio), "{took:?}: {ratio}");
+        }
+
+        #[test]
         fn intervals_add_up_to_the_total(intervals in prop::collection::vec(prop::collection::vec(0_u64..200_000_000_000, 0..20), 0..8)) {
             let histogram = Histogram::default();
             let mut sum = HistogramSnapshot::default();

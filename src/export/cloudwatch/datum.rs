@@ -129,6 +129,11 @@ impl Datum {
         if let Some(last) = parts.last_mut() {
             last.maximum = whole.maximum;
         }
+        for part in &mut parts {
+            // Of few values the share may lie beside them; a mean beyond the extremes would be no statistics.
+            let mean = part.sum / part.sample_count;
+            (part.minimum, part.maximum) = (part.minimum.min(mean), part.maximum.max(mean));
+        }
         parts.into_iter().map(|part| Self { value: Value::Distribution(part), ..self.clone() }).collect()
     }
 
@@ -146,6 +151,8 @@ impl Datum {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::metrics::Metrics;
 
@@ -210,5 +217,29 @@ mod tests {
         assert_eq!(parts.iter().map(|it| it.sample_count).sum::<f64>(), 802.0);
         assert!((parts.iter().map(|it| it.sum).sum::<f64>() - sum).abs() < 1e-6);
         assert_eq!((parts[0].minimum, parts[2].maximum), (0.9, 401.4));
+    }
+
+    proptest! {
+        #[test]
+        fn data_of_any_latencies_are_such_as_cloudwatch_takes(exponents in prop::collection::vec(-1.0_f64..12.0, 1..2000)) {
+            let metrics = Metrics::default();
+            let durations: Vec<_> = exponents.iter().map(|it| Duration::from_nanos(10_f64.powf(*it) as u64)).collect();
+            durations.iter().for_each(|&took| metrics.observe(Latency::Read, took));
+            let whole = data(&metrics).into_iter().find(|it| it.name == "ReadLatency").expect("there are some");
+            let (mut count, mut sum) = (0.0, 0.0);
+            for part in whole.split() {
+                let Value::Distribution(it) = part.value else { panic!("a distribution stays one") };
+                prop_assert!(it.values.len() <= VALUES_MAX && it.values.len() == it.counts.len());
+                prop_assert!(it.values.windows(2).all(|pair| pair[0] < pair[1]), "distinct and rising");
+                prop_assert!(it.minimum <= it.values[0] && it.values[it.values.len() - 1] <= it.maximum);
+                let mean = it.sum / it.sample_count;
+                prop_assert!(it.minimum <= mean * 1.000_001 && mean <= it.maximum * 1.000_001);
+                prop_assert_eq!(it.counts.iter().sum::<f64>(), it.sample_count);
+                (count, sum) = (count + it.sample_count, sum + it.sum);
+            }
+            prop_assert_eq!(count, durations.len() as f64);
+            let exact = milliseconds(durations.iter().sum());
+            prop_assert!((sum - exact).abs() <= exact * 1e-9, "{} and {}", sum, exact);
+        }
     }
 }

@@ -86,6 +86,8 @@ impl Pending {
 mod tests {
     use std::time::{Duration, SystemTime};
 
+    use proptest::prelude::*;
+
     use super::super::datum::{Distribution, Value};
     use super::*;
 
@@ -157,5 +159,35 @@ mod tests {
         });
         pending.done(sending.last);
         assert_eq!(pending.intervals(), INTERVALS_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn every_datum_is_sent_once_and_in_order_however_requests_fail(
+            steps in prop::collection::vec((0_usize..1500, prop::collection::vec(any::<bool>(), 0..3)), 1..40)
+        ) {
+            let mut pending = Pending::new(60);
+            let (mut pushed, mut sent) = (Vec::new(), Vec::new());
+            let mut send = |pending: &mut Pending, is_taken: bool| {
+                let Some(batch) = pending.batch() else { return false };
+                assert!(batch.data.len() <= DATA_MAX);
+                assert!(batch.data.iter().map(|it| it.bytes_max() + 60).sum::<usize>() <= REQUEST_BYTES_MAX);
+                if is_taken {
+                    sent.extend(batch.data.iter().map(|it| it.at));
+                    pending.done(batch.last);
+                }
+                true
+            };
+            for (second, (count, requests)) in steps.into_iter().enumerate() {
+                let data = singles(second as u64, count);
+                pushed.extend(data.iter().map(|it| it.at));
+                pending.push(data);
+                for is_taken in requests {
+                    send(&mut pending, is_taken);
+                }
+            }
+            while send(&mut pending, true) {}
+            prop_assert_eq!(sent, pushed);
+        }
     }
 }

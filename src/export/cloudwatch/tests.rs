@@ -1,5 +1,7 @@
 //! The export under a clock that is moved by hand, against a CloudWatch that can be away.
 
+mod wire;
+
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 

@@ -1,0 +1,89 @@
+//! The same through the SDK, to a CloudWatch that holds what comes to its limits.
+
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use cwsim::{CwSim, Manner};
+
+use super::*;
+use crate::config::{CloudWatchConfig, DimensionName};
+
+const DIMENSIONS: [(&str, &str); 2] = [("Bucket", "b"), ("MountName", "/mnt")];
+
+/// A bench whose clock stands so many seconds before now, for CloudWatch takes data of the past two weeks.
+async fn bench(cloudwatch: &CwSim, seconds_ago: u64) -> Bench {
+    let shared = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::new("AKIA", "secret", None, None, "tests"))
+        // What AWS_CA_BUNDLE says is nothing to a connection without TLS.
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .retry_config(aws_config::retry::RetryConfig::disabled())
+        .endpoint_url(cloudwatch.url());
+    let config = CloudWatchConfig {
+        namespace: "S3Mount".into(),
+        interval: MINUTE,
+        endpoint_url: None,
+        dimensions: vec![DimensionName::Bucket, DimensionName::MountName],
+    };
+    let dimensions = DIMENSIONS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let sink = CloudWatchSink::new(&shared.load().await, &config, dimensions);
+    let metrics = Arc::new(Metrics::default());
+    let clock = Clock::manual(Clock::system().wall() - Duration::from_secs(seconds_ago));
+    let pending = Arc::new(Mutex::new(Pending::new(60)));
+    let sender = Sender::new(Box::new(sink), Arc::clone(&pending), Arc::new(Notify::new()), Duration::ZERO);
+    let collector = Collector::new((Arc::clone(&metrics), Arc::default()), clock.clone(), MINUTE);
+    Bench { metrics, clock, collector, pending, sender, stub: Stub::default() }
+}
+
+#[tokio::test]
+async fn ten_minutes_of_outage_are_taken_later_under_their_own_timestamps() {
+    let cloudwatch = CwSim::start().expect("a port");
+    let mut bench = bench(&cloudwatch, 3600).await;
+    let manners = [Manner::IsDown, Manner::Throttles, Manner::Resets, Manner::Denies];
+    for minute in 1..=10_u64 {
+        cloudwatch.set(manners[minute as usize % manners.len()]);
+        bench.metrics.add(Counter::BytesRead, minute);
+        bench.metrics.observe(Latency::Read, Duration::from_millis(minute));
+        bench.minute();
+        assert!(bench.sender.send_all().await.is_err());
+    }
+    cloudwatch.set(Manner::Answers);
+    bench.sender.send_all().await.expect("it is back");
+    assert!(cloudwatch.refusals().is_empty(), "{:?}", cloudwatch.refusals());
+    let bytes = cloudwatch.series("BytesRead", &DIMENSIONS);
+    let values: Vec<f64> = bytes.points.iter().map(|it| it.sum).collect();
+    assert_eq!(values, (1..=10).map(f64::from).collect::<Vec<_>>());
+    let seconds = bytes.seconds();
+    assert!(seconds.len() == 10 && seconds.windows(2).all(|pair| pair[1] == pair[0] + 60), "{seconds:?}");
+    let latency = cloudwatch.series("ReadLatency", &DIMENSIONS);
+    assert_eq!((latency.sample_count(), latency.sum()), (10.0, 55.0));
+}
+
+#[tokio::test]
+async fn a_full_ring_goes_out_in_requests_that_are_all_taken() {
+    const MINUTES: u64 = 800;
+    let cloudwatch = CwSim::start().expect("a port");
+    let mut bench = bench(&cloudwatch, MINUTES * 60 + 60).await;
+    // Every bucket of every latency, and every operation: no interval is larger.
+    let durations: Vec<_> = (0..2000).map(|n| Duration::from_secs_f64(1e-6 * 1.0093_f64.powi(n))).collect();
+    for _ in 0..MINUTES {
+        for &latency in Latency::ALL {
+            durations.iter().for_each(|&took| bench.metrics.observe(latency, took));
+        }
+        for &kind in crate::metrics::RequestKind::ALL {
+            bench.metrics.request(kind);
+            bench.metrics.error(kind);
+        }
+        bench.minute();
+    }
+    let kept = bench.pending.lock().intervals();
+    assert!(kept < MINUTES as usize, "the ring is bounded");
+    bench.sender.send_all().await.expect("it takes them");
+    assert!(cloudwatch.refusals().is_empty(), "{:?}", cloudwatch.refusals());
+    let received = cloudwatch.received();
+    assert!(received.len() > 10 && received.iter().all(|it| it.is_gzipped && it.wire_bytes < it.bytes / 2));
+    for &latency in Latency::ALL {
+        let series = cloudwatch.series(latency.name(), &DIMENSIONS);
+        assert_eq!(series.sample_count(), (kept * durations.len()) as f64);
+        assert_eq!(series.seconds().len(), kept, "the latest minutes, each under its own timestamp");
+    }
+}
