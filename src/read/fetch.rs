@@ -149,6 +149,13 @@ impl Fetcher {
         coming || self.cache.get(&id).is_some_and(|known| known.slice(block).is_some())
     }
 
+    /// Drops the blocks that end in `passed` from memory: their pages are filled anew while they are warm.
+    pub(super) fn let_go(&self, version: &ObjectVersion, passed: ByteRange) {
+        for index in passed.start / BLOCK_BYTES..passed.end / BLOCK_BYTES {
+            self.cache.remove(&BlockId { version: version.clone(), index });
+        }
+    }
+
     /// Finds the bytes of `range`, which ends within the object, and claims those that nobody has or fetches. The caller
     /// must hand every writer of the claim to a flight.
     pub(super) fn claim(&self, info: &ObjectInfo, range: ByteRange, shape: Shape) -> Claim {

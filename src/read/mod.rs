@@ -52,6 +52,9 @@ use crate::types::{BlockId, ByteRange, ObjectInfo, ObjectVersion};
 /// The share of the cache that all read-ahead windows together may fill, as a divisor: blocks that were read ahead must still
 /// be there when the reader comes to them.
 const WINDOWS_CACHE_DIVISOR: u64 = 2;
+/// A file over this share of the cache, as a divisor, that is read from one end to the other is not kept: the least recently
+/// used block would be dropped just before it is asked for again, and everything else with it.
+const STREAMED_FILE_CACHE_DIVISOR: u64 = 2;
 /// The window that every stream may have however many there are.
 const WINDOW_BYTES_MIN: u64 = 2 * BLOCK_BYTES;
 
@@ -137,6 +140,12 @@ impl ReadEngine {
             window_bytes_max: limits.window_bytes_max,
             request_bytes_max,
             gap_bytes_max: limits.gap_bytes_max,
+            // The disk cache takes its blocks from memory, somewhat later.
+            kept_bytes_max: if fetcher.disk.is_some() {
+                u64::MAX
+            } else {
+                limits.cache_bytes / STREAMED_FILE_CACHE_DIVISOR
+            },
         };
         Self(Arc::new(Engine {
             fetcher,
@@ -289,6 +298,10 @@ impl Handled {
                 streaming.fetch_sub(observed.counted - now, Relaxed);
             }
             observed.counted = now;
+        }
+        drop(observed);
+        if let Some(passed) = plan.passed {
+            self.engine.fetcher.let_go(&self.of.info.version, passed);
         }
         plan
     }

@@ -26,12 +26,15 @@ const SHUFFLED_READ_BYTES_MIN: u64 = 128 << 10;
 /// Bytes fetched for a byte read, at most.
 const ASKED_FACTOR: u64 = 2;
 /// The same for a stream that began at offset 0.
-const ASKED_FACTOR_FROM_START: u64 = 4;
+const ASKED_FACTOR_FROM_START: u64 = 8;
 /// What a stream from offset 0 is granted beyond that at its second read, so that it asks for whole blocks at once.
 const GRANT_FROM_START_BYTES: u64 = 2 << 20;
 
 /// Smallest request of a forward stream: a read of the kernel's default read-ahead.
 const UNIT_BYTES_MIN: u64 = 128 << 10;
+
+/// How wide a window grows before a read has to wait again, in bytes: bandwidth times latency of two connections.
+const FIRST_WINDOW_BYTES: u64 = 16 << 20;
 
 /// Seeks without a use of it after which a stream's window closes.
 const SEEKS_TO_CLOSE: u8 = 2;
@@ -44,6 +47,9 @@ const STRIDE_PIECES_MAX: i64 = 64;
 /// A stream of which more than this was read counts as one that fills its window.
 const STREAMING_BYTES: u64 = 1 << 20;
 
+/// Bytes that a stream passes between two times that it says so.
+const PASSED_BYTES_MIN: u64 = 1 << 20;
+
 /// The limits that all streams of a mount share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WindowLimits {
@@ -53,6 +59,8 @@ pub(super) struct WindowLimits {
     pub(super) request_bytes_max: u64,
     /// Gaps up to this many bytes belong to the stream, in bytes.
     pub(super) gap_bytes_max: u64,
+    /// What a stream has passed in a file over this many bytes is not read again before it would be dropped anyway.
+    pub(super) kept_bytes_max: u64,
 }
 
 /// What a read is answered with: what to fetch ahead.
@@ -60,6 +68,9 @@ pub(super) struct WindowLimits {
 pub(super) struct Plan {
     /// Ranges to ask for, in the order in which they will be needed; none crosses a multiple of the largest request.
     pub(super) ranges: Vec<ByteRange>,
+    /// What the stream has passed and nobody will need again before the cache, which is smaller than the file, would have
+    /// dropped it: blocks that end in here are better given back at once.
+    pub(super) passed: Option<ByteRange>,
     /// Whether the read continued a stream.
     pub(super) sequential: bool,
     stream: usize,
@@ -101,6 +112,8 @@ struct Stream {
     allowance: u64,
     /// Where the allowance was raised last.
     raised_at: u64,
+    /// What lies before was passed, and said to be.
+    passed_end: u64,
     seeks: u8,
 }
 
@@ -121,8 +134,9 @@ impl Stream {
             issued_start: read.start,
             issued_end,
             strides_issued: 0,
-            allowance: 2 * limits.request_bytes_max,
+            allowance: FIRST_WINDOW_BYTES.min(limits.window_bytes_max),
             raised_at: read.end,
+            passed_end: read.start,
             seeks: 0,
         }
     }
@@ -190,8 +204,19 @@ impl Stream {
         self.asked = 0;
         self.issued = 0;
         self.from_start = false;
-        self.allowance = 2 * limits.request_bytes_max;
+        self.allowance = FIRST_WINDOW_BYTES.min(limits.window_bytes_max);
         self.raised_at = self.position;
+    }
+
+    /// What was passed since the last time, up to where a read that comes late may still belong to the stream.
+    fn pass(&mut self, size_bytes: u64, limits: &WindowLimits) -> Option<ByteRange> {
+        let end = self.position.saturating_sub(SHUFFLED_BYTES_MAX);
+        if size_bytes <= limits.kept_bytes_max || end < self.passed_end.saturating_add(PASSED_BYTES_MIN) {
+            return None;
+        }
+        let passed = ByteRange::new(self.passed_end, end);
+        self.passed_end = end;
+        Some(passed)
     }
 
     fn is_streaming(&self, size_bytes: u64) -> bool {
@@ -303,12 +328,13 @@ impl Streams {
         let stream = &mut self.streams[index];
         stream.advance(read, now);
         let (window, room) = stream.window(waited, window_cap_bytes, limits);
-        let ranges = if stream.is_strided() {
-            stream.plan_strides(window, room, self.size_bytes, limits)
+        let (ranges, passed) = if stream.is_strided() {
+            (stream.plan_strides(window, room, self.size_bytes, limits), None)
         } else {
-            stream.plan_forward(window, room, self.size_bytes, limits)
+            let passed = stream.pass(self.size_bytes, limits);
+            (stream.plan_forward(window, room, self.size_bytes, limits), passed)
         };
-        Plan { ranges, sequential: true, stream: index, began: stream.began }
+        Plan { ranges, passed, sequential: true, stream: index, began: stream.began }
     }
 
     /// Takes back the ranges of a plan, from the `from`th on, that could not be asked for.

@@ -9,8 +9,12 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const CAP: u64 = u64::MAX;
 
-const LIMITS: WindowLimits =
-    WindowLimits { window_bytes_max: 128 * MIB, request_bytes_max: 8 * MIB, gap_bytes_max: 512 * KIB };
+const LIMITS: WindowLimits = WindowLimits {
+    window_bytes_max: 128 * MIB,
+    request_bytes_max: 8 * MIB,
+    gap_bytes_max: 512 * KIB,
+    kept_bytes_max: 256 * MIB,
+};
 
 fn total(plan: &Plan) -> u64 {
     plan.ranges.iter().map(ByteRange::len).sum()
@@ -54,6 +58,29 @@ fn the_window_doubles_while_reads_wait_and_stands_still_while_they_do_not() {
     };
     assert!(ahead(true) > 120 * MIB);
     assert!((8 * MIB..=16 * MIB).contains(&ahead(false)));
+}
+
+#[test]
+fn a_stream_in_a_file_over_the_cache_says_what_it_passed() {
+    let mut streams = Streams::new(GIB, MIB);
+    let mut passed_end = 0;
+    for n in 0..512 {
+        let read = ByteRange::of_len(n * 128 * KIB, 128 * KIB);
+        if let Some(passed) = streams.observe(read, true, CAP, &LIMITS).passed {
+            assert_eq!(passed.start, passed_end);
+            assert!(passed.end + 8 * MIB <= read.end, "a read that comes late still finds its bytes");
+            passed_end = passed.end;
+        }
+    }
+    assert!(passed_end + 10 * MIB > 64 * MIB);
+}
+
+#[test]
+fn what_a_stream_passed_in_a_file_that_fits_the_cache_stays() {
+    let mut streams = Streams::new(256 * MIB, MIB);
+    for n in 0..256 {
+        assert_eq!(streams.observe(ByteRange::of_len(n * MIB, MIB), true, CAP, &LIMITS).passed, None);
+    }
 }
 
 #[test]
