@@ -153,7 +153,7 @@ impl Flight {
         }
     }
 
-    /// Asks for the rest. The seam for hedging: the only place where a request for known bytes is made.
+    /// Asks for the rest.
     async fn request(&self) -> Result<BodyStream, Outcome> {
         let version = &self.of.info.version;
         let request = GetRequest {

@@ -8,6 +8,7 @@ pub mod conditional;
 pub mod contract;
 mod error;
 pub mod faulty;
+mod hedge;
 pub mod measured;
 pub mod memory;
 pub mod probe;

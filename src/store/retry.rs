@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 pub use self::policy::RetryPolicy;
 use self::policy::{Course, Decision, LAST_TRY, Limits, TokenBudget};
+use super::hedge::Hedge;
 use super::{
     CompleteRequest, CopyRequest, Fingerprint, GetRequest, GetResponse, ListPage, ListRequest, ObjectAttributes,
     ObjectStore, Payload, PendingUpload, PutRequest, StoreCapabilities, StoreError, StoreResult, UploadId,
@@ -40,6 +41,7 @@ pub struct RetryStore {
     clock: Clock,
     began: Instant,
     budget: Mutex<TokenBudget>,
+    hedge: Hedge,
 }
 
 impl std::fmt::Debug for RetryStore {
@@ -73,7 +75,8 @@ impl RetryStore {
     /// Repeats what fails in `inner`.
     pub fn new(inner: Arc<dyn ObjectStore>, policy: RetryPolicy, metrics: Arc<Metrics>) -> Self {
         let clock = Clock::timers();
-        Self { inner, policy, metrics, began: clock.now(), clock, budget: Mutex::default() }
+        let hedge = Hedge::new(clock.clone());
+        Self { inner, policy, metrics, began: clock.now(), clock, budget: Mutex::default(), hedge }
     }
 
     fn attempts<'a>(&'a self, kind: RequestKind, name: &'a str, moved_bytes: u64) -> Attempts<'a> {
@@ -209,7 +212,8 @@ impl ObjectStore for RetryStore {
 
     /// Until the head of the answer; the body is the caller's.
     async fn get(&self, request: GetRequest) -> StoreResult<GetResponse> {
-        self.repeat(RequestKind::Get, request.key.as_str(), 0, || self.inner.get(request.clone())).await
+        let ask = || self.hedge.run(|| self.inner.get(request.clone()));
+        self.repeat(RequestKind::Get, request.key.as_str(), 0, ask).await
     }
 
     async fn list(&self, request: ListRequest) -> StoreResult<ListPage> {
