@@ -57,12 +57,7 @@ impl Mount {
         let journal = Journal::disabled();
         let write =
             WriteEngine::new(store, pages, WriteLimits::default(), Arc::clone(&metrics), clock.clone(), journal);
-        let options = FileSystemOptions {
-            read_only: false,
-            defaults,
-            metadata_ttl: limits.metadata_ttl,
-            invalidate_direct_writes: false,
-        };
+        let options = FileSystemOptions::new(defaults, limits.metadata_ttl);
         let (fs, _) = FileSystem::new(namespace, read, write, options, metrics, clock);
         drop(_inside);
         Self { runtime, bucket, fs }

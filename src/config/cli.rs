@@ -342,6 +342,10 @@ pub struct MountArgs {
     /// How old names and attributes may be, such as 500ms, 10s, 5m or 0 [default: 1s]
     #[arg(long, value_name = "TIME")]
     pub metadata_ttl: Option<String>,
+    /// Ask for small files before they are opened where files are opened in listing order; an open may then show what S3 held
+    /// up to this time before, such as 250ms [default: 0, every open asks]
+    #[arg(long, value_name = "TIME")]
+    pub open_ahead: Option<String>,
     /// Memory for cached and unpublished bytes, such as 4GiB [default: a quarter of what there is, half on EC2's memory-optimised types]
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,

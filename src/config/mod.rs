@@ -13,6 +13,7 @@ mod memory;
 mod metrics;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use self::cli::{MountArgs, S3Args};
 pub use self::install::InstallConfig;
@@ -118,6 +119,8 @@ pub struct MountConfig {
     pub metrics: MetricsConfig,
     /// Limits of the namespace.
     pub namespace: NamespaceLimits,
+    /// How old the answer of S3 may be with which a small file is opened that follows its neighbour; zero: every open asks.
+    pub open_ahead: Duration,
     /// Limits of the read engine.
     pub read: ReadLimits,
     /// Limits of the write engine.
@@ -216,11 +219,10 @@ impl MountConfig {
             write.uploads_max = uploads;
         }
         let mut namespace = NamespaceLimits::default();
-        if let Some(text) = &arguments.metadata_ttl {
-            namespace.metadata_ttl = measures::duration(text).ok_or_else(|| {
-                ConfigError::Value("metadata-ttl".into(), format!("{text:?} is no time such as 500ms, 10s or 5m"))
-            })?;
+        if let Some(ttl) = duration("metadata-ttl", arguments.metadata_ttl.as_deref())? {
+            namespace.metadata_ttl = ttl;
         }
+        let open_ahead = duration("open-ahead", arguments.open_ahead.as_deref())?.unwrap_or_default();
         let disk_cache = disk_cache(&arguments)?;
         Ok(Self {
             source: source.to_owned(),
@@ -236,6 +238,7 @@ impl MountConfig {
             allow_root: arguments.allow_root,
             defaults,
             namespace,
+            open_ahead,
             read,
             write,
             memory_limit_bytes,
@@ -260,6 +263,14 @@ fn budget(text: Option<&str>) -> Result<Option<u64>, ConfigError> {
     let micro = usd.map(|usd| (usd * 1e6).round()).filter(|micro| (1.0..1e15).contains(micro));
     let bad = || ConfigError::Value("budget-usd-per-hour".into(), format!("{text:?} is no amount such as 0.50"));
     micro.map(|micro| Some(micro as u64)).ok_or_else(bad)
+}
+
+fn duration(name: &str, text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    match measures::duration(text) {
+        Some(duration) => Ok(Some(duration)),
+        None => Err(ConfigError::Value(name.into(), format!("{text:?} is no time such as 500ms, 10s or 5m"))),
+    }
 }
 
 fn mode(name: &str, text: Option<&str>) -> Result<Option<u32>, ConfigError> {

@@ -17,6 +17,7 @@ mod directory;
 mod error;
 mod handles;
 mod lookup;
+mod neighbours;
 mod open;
 mod opened;
 mod passthrough;
@@ -31,12 +32,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 pub use self::attributes::{SetAttributes, SetTime, Statistics};
 pub use self::create::NewFile;
 pub use self::error::{FsError, FsResult};
 use self::handles::Handles;
+use self::neighbours::Walks;
 pub use self::open::Opened;
 use self::opened::OpenInodes;
 pub use self::sync::Drained;
@@ -62,9 +65,19 @@ pub struct FileSystemOptions {
     pub defaults: AttributeDefaults,
     /// How long the kernel may keep names and attributes.
     pub metadata_ttl: Duration,
+    /// A small file that is opened right after its neighbour in listing order may be answered by a GET that was made at most
+    /// so long before its open; zero: every open asks (docs/decisions/0022).
+    pub open_ahead: Duration,
     /// The kernel leaves pages of other descriptors cached when a handle writes around the page cache (before Linux
     /// 6.6): tell it to drop them.
     pub invalidate_direct_writes: bool,
+}
+
+impl FileSystemOptions {
+    /// A mount that may be written to, every open of which asks S3.
+    pub fn new(defaults: AttributeDefaults, metadata_ttl: Duration) -> Self {
+        Self { read_only: false, defaults, metadata_ttl, open_ahead: Duration::ZERO, invalidate_direct_writes: false }
+    }
 }
 
 /// What the kernel should forget.
@@ -103,6 +116,7 @@ pub struct FileSystem {
     handles: Handles,
     /// The kernel may be handed files of the disk cache.
     passthrough: AtomicBool,
+    walks: Mutex<Walks>,
     events: mpsc::UnboundedSender<KernelEvent>,
 }
 
@@ -136,6 +150,7 @@ impl FileSystem {
             open,
             handles: Handles::default(),
             passthrough: AtomicBool::new(false),
+            walks: Mutex::default(),
             events,
         };
         (Arc::new(fs), receiver)

@@ -108,7 +108,15 @@ impl FileSystem {
         let key = self.namespace.key(inode.ino)?;
         let may_show = !access.writable && self.passthrough.load(Relaxed);
         let checked = known.as_ref().filter(|_| may_show).and_then(|known| self.read.begin_check(known));
-        let reader = match self.read.open(&key, known.as_ref()).await {
+        let brought = match &known {
+            Some(known) if !access.writable && known.key() == &key => self.neighbour(inode.ino, known).await,
+            _ => None,
+        };
+        let asked = match brought {
+            Some(reader) => Ok(reader),
+            None => self.read.open(&key, known.as_ref()).await,
+        };
+        let reader = match asked {
             Ok(reader) => reader,
             Err(_) if self.view_moved(inode, generation).await => return Ok(None),
             Err(error) => {

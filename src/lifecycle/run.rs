@@ -111,6 +111,7 @@ async fn compose(
         read_only: config.read_only,
         defaults: config.defaults,
         metadata_ttl: config.namespace.metadata_ttl,
+        open_ahead: config.open_ahead,
         invalidate_direct_writes: kernel_version().is_some_and(|version| version < (6, 6)),
     };
     Ok(FileSystem::new(namespace, read, write, options, Arc::clone(metrics), clock))

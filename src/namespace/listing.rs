@@ -203,6 +203,27 @@ impl Listing {
         }
     }
 
+    /// Where a name stands; `near` is a guess.
+    pub(super) fn position(&self, name: &str, near: Option<usize>) -> Option<usize> {
+        let state = self.state.lock();
+        let place = state.roll.find(name)?;
+        let guessed = near.filter(|&near| state.order.get(near) == Some(&place));
+        guessed.or_else(|| state.order.iter().position(|&at| at == place))
+    }
+
+    /// The name at a position, with its entry if nobody has asked for it yet.
+    pub(super) fn at(&self, position: usize) -> Option<(String, Option<ListedEntry>)> {
+        let name = {
+            let state = self.state.lock();
+            match *state.order.get(position)? {
+                place if place & EXTRA != 0 => state.extra[(place & !EXTRA) as usize].to_string(),
+                slot => state.roll.name(slot).to_owned(),
+            }
+        };
+        let entry = self.entry(&name);
+        Some((name, entry))
+    }
+
     /// From now on the directory's children say what is to be known of a name.
     pub(super) fn take_entry(&self, name: &str) {
         self.state.lock().roll.take(name);

@@ -11,6 +11,7 @@ mod change;
 mod children;
 mod copy;
 mod directory;
+mod following;
 mod keys;
 mod listing;
 mod lookup;
@@ -40,6 +41,7 @@ use tokio::sync::{Notify, mpsc};
 
 pub use self::change::{AttributeChanges, NewNode};
 pub use self::directory::{DirectoryEntry, DirectoryHandle};
+pub use self::following::FollowingFile;
 use self::keys::NameError;
 use self::lookup::Asking;
 pub use self::node::{Attributes, Node, NodeKind};

@@ -12,8 +12,10 @@
 //! - `disk`: a request's stop at the disk cache
 //! - `shown`: files of the disk cache for the kernel to read itself
 //! - `open`: the one request of an open, and what is fetched beside it
+//! - `brought`: small files that are asked for before they are opened
 //! - `tails`: which kinds of files are read from their end; learned
 
+mod brought;
 mod disk;
 mod fetch;
 mod filling;
@@ -35,6 +37,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use self::brought::Brought;
 use self::disk::DiskTier;
 use self::fetch::{BLOCK_BYTES, Fetcher, Shape};
 use self::flight::{FlightOf, Owner};
@@ -89,6 +92,7 @@ struct Engine {
     /// What the largest window is divided by; see [`ReadEngine::slow_read_ahead`].
     window_divisor: AtomicU64,
     tails: Tails,
+    brought: Mutex<Brought>,
 }
 
 impl ReadEngine {
@@ -153,6 +157,7 @@ impl ReadEngine {
             streaming: AtomicUsize::new(0),
             window_divisor: AtomicU64::new(1),
             tails: Tails::default(),
+            brought: Mutex::default(),
         }))
     }
 

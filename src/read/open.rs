@@ -9,12 +9,13 @@ use std::sync::Arc;
 use super::fetch::{BLOCK_BYTES, Shape, block_range};
 use super::flight::{Flight, FlightOf, Owner};
 use super::{ReadEngine, Reader};
+use crate::memory::Lease;
 use crate::store::{GetRange, GetRequest, GetResponse, StoreError};
 use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 
 /// What an open asks for of a file that may be longer: a block. The transfer (11 ms at 90 MB/s) hides behind the round trip of
 /// whatever is read next, and nine of ten files of a data set or a source tree are whole with it.
-const HEAD_BYTES: u64 = BLOCK_BYTES;
+pub(super) const HEAD_BYTES: u64 = BLOCK_BYTES;
 
 /// How often an object that was empty a moment ago, and then was not, is asked for again.
 const EMPTY_RACES_MAX: u32 = 4;
@@ -27,14 +28,25 @@ impl ReadEngine {
     /// Fails as the GET fails: with `NotFound`, `AccessDenied`, `Archived` and so on.
     pub async fn open(&self, key: &ObjectKey, known: Option<&ObjectInfo>) -> Result<Reader, StoreError> {
         let owner = Arc::new(Owner::default());
+        if let Some(known) = known {
+            self.ask_for_tail(known, &owner);
+        }
+        self.ask(key, known, owner, None).await
+    }
+
+    /// The one request of an open, under a lease of the first bytes if there is one already.
+    pub(super) async fn ask(
+        &self,
+        key: &ObjectKey,
+        known: Option<&ObjectInfo>,
+        owner: Arc<Owner>,
+        mut lease: Option<Lease>,
+    ) -> Result<Reader, StoreError> {
         let believed_size = known.map(|info| info.size_bytes);
         let at_hand = known.filter(|info| {
             let fetcher = &self.0.fetcher;
             info.size_bytes > 0 && (fetcher.knows_block(info, 0) || fetcher.disk_holds_block(info, 0))
         });
-        if let Some(known) = known {
-            self.ask_for_tail(known, &owner);
-        }
         let head_bytes = believed_size.map_or(HEAD_BYTES, |size| size.clamp(1, HEAD_BYTES));
         let mut range = match believed_size {
             // Of an empty object no byte range can be asked.
@@ -42,7 +54,10 @@ impl ReadEngine {
             _ => GetRange::Bytes(ByteRange::new(0, head_bytes)),
         };
         for _ in 0..EMPTY_RACES_MAX {
-            let lease = self.0.fetcher.budget.take(head_bytes).await;
+            let lease = match lease.take() {
+                Some(lease) => lease,
+                None => self.0.fetcher.budget.take(head_bytes).await,
+            };
             let request = GetRequest {
                 key: key.clone(),
                 range,
@@ -69,7 +84,7 @@ impl ReadEngine {
         Err(StoreError::Transient("the object changed between empty and not at every look".into()))
     }
 
-    fn opened(&self, response: GetResponse, owner: Arc<Owner>, mut lease: crate::memory::Lease) -> Reader {
+    fn opened(&self, response: GetResponse, owner: Arc<Owner>, mut lease: Lease) -> Reader {
         let info = Arc::new(response.info);
         let of = FlightOf { owner: Arc::clone(&owner), info: Arc::clone(&info) };
         // An object that was believed empty was asked for whole, and may be of any size by now: its first block is enough.

@@ -70,8 +70,7 @@ fn build(store: &Arc<dyn ObjectStore>, clock: &Clock) -> Arc<FileSystem> {
         clock.clone(),
         Journal::disabled(),
     );
-    let options =
-        FileSystemOptions { read_only: false, defaults, metadata_ttl: METADATA_TTL, invalidate_direct_writes: false };
+    let options = FileSystemOptions::new(defaults, METADATA_TTL);
     FileSystem::new(namespace, read, write, options, metrics, clock.clone()).0
 }
 

@@ -1,6 +1,7 @@
 //! Facts about whole operations: what they answer, what they cost in requests, what is left in the bucket.
 
 mod costs;
+mod neighbours;
 mod versions;
 
 use std::ffi::OsStr;
@@ -40,6 +41,11 @@ impl Mount {
 
     /// A further mount on a bucket.
     fn on(bucket: Arc<MemoryStore>) -> Self {
+        Self::opening_ahead(bucket, Duration::ZERO)
+    }
+
+    /// The same with `--open-ahead`.
+    fn opening_ahead(bucket: Arc<MemoryStore>, open_ahead: Duration) -> Self {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
         let store: Arc<dyn ObjectStore> = bucket.clone();
         let metrics = Arc::new(Metrics::default());
@@ -50,8 +56,7 @@ impl Mount {
         let read = ReadEngine::new(store.clone(), pages.clone(), ReadLimits::default(), metrics.clone());
         let write =
             WriteEngine::new(store, pages, WriteLimits::default(), metrics.clone(), clock.clone(), Journal::disabled());
-        let options =
-            FileSystemOptions { read_only: false, defaults, metadata_ttl: TTL, invalidate_direct_writes: false };
+        let options = FileSystemOptions { open_ahead, ..FileSystemOptions::new(defaults, TTL) };
         let (fs, _) = FileSystem::new(namespace, read, write, options, metrics, clock.clone());
         Self { bucket, fs, clock }
     }

@@ -41,12 +41,7 @@ pub fn mount(store: &MemoryStore, dir: &Path, state: &Path) -> Outcome {
     let read = ReadEngine::new(Arc::clone(&store), Arc::clone(&pages), ReadLimits::default(), Arc::clone(&metrics));
     let journal = Journal::open(&state.join("journal"))?;
     let write = WriteEngine::new(store, pages, WriteLimits::default(), Arc::clone(&metrics), clock.clone(), journal);
-    let options = FileSystemOptions {
-        read_only: false,
-        defaults,
-        metadata_ttl: Duration::from_secs(1),
-        invalidate_direct_writes: false,
-    };
+    let options = FileSystemOptions::new(defaults, Duration::from_secs(1));
     let (fs, events) = FileSystem::new(namespace, read, write, options, Arc::clone(&metrics), clock);
     let served = serve(device, fs, events, SessionOptions::default(), metrics, runtime().handle().clone())?;
     std::mem::drop(std::thread::spawn(move || served.join()));
