@@ -24,7 +24,7 @@ pub(super) struct Directory {
     pub(super) moved: u64,
     /// Whether its marker is known to exist.
     pub(super) marker: bool,
-    /// Unknown names that were asked for one by one since the last listing.
+    /// Unknown and old names that were asked for one by one since the last listing.
     pub(super) asked: u32,
     /// The listing under way.
     pub(super) listing: Weak<Listing>,

@@ -1,7 +1,8 @@
 //! From a name to an inode: memory first, then one HEAD and one LIST of a single key, side by side.
 //!
 //! Callers who ask for the same name at once share the requests. A directory that is asked for a third name that nothing
-//! is known of is listed in the background, so that the next ones are answered from memory.
+//! is known of, or of which what is known has grown old, is listed in the background, so that the next ones are answered from
+//! memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,8 +24,10 @@ pub(super) struct Asking {
     questions: HashMap<(Ino, Arc<str>), Question>,
 }
 
-/// Unknown names of one directory that are asked for one by one before it is listed.
+/// Names of one directory that are asked for one by one, for each page of it, before it is listed.
 const SINGLE_NAMES_MAX: u32 = 3;
+/// Names that one LIST brings.
+const PAGE_NAMES: usize = 1000;
 /// LIST pages that listing in the background may cost: 5,000 names.
 pub(super) const BACKGROUND_PAGES_MAX: usize = 5;
 
@@ -111,10 +114,17 @@ impl Namespace {
             let known = table.child(parent, name).map(|ino| table.rows[&ino].kind);
             let asked = table.ask();
             let directory = table.directories.entry(parent).or_default();
-            if known.is_none() {
-                directory.asked += 1;
-            }
-            (asked, prefix, known, directory.asked == SINGLE_NAMES_MAX)
+            // Names that have grown old are learned anew by the same pages, if a few of them hold the directory.
+            let pages = match (known, &directory.current) {
+                (None, _) => Some(1),
+                (Some(_), Some(listed)) => {
+                    Some(listed.len().div_ceil(PAGE_NAMES)).filter(|&n| n <= BACKGROUND_PAGES_MAX)
+                }
+                (Some(_), None) => None,
+            };
+            directory.asked += u32::from(pages.is_some());
+            let single_max = pages.map(|pages| SINGLE_NAMES_MAX * u32::try_from(pages.max(1)).unwrap_or(1));
+            (asked, prefix, known, single_max == Some(directory.asked))
         };
         if list_all {
             self.list_in_background(parent);

@@ -63,3 +63,23 @@ async fn reading_on_after_an_open_of_an_unchanged_file_keeps_the_kernels_pages()
     assert!(!first.keep_cache);
     assert!(second.keep_cache);
 }
+
+#[tokio::test]
+async fn names_of_a_small_directory_that_grew_old_are_listed_anew_at_the_third() {
+    let mount = Mount::new();
+    for number in 0..40 {
+        mount.bucket.put_directly(&format!("{number:02}"), "x");
+    }
+    for _ in 0..3 {
+        mount.wait();
+        let (heads, lists) = (mount.bucket.requests(Head), mount.bucket.requests(List));
+        for number in 0..40 {
+            mount.lookup(&format!("{number:02}")).await.expect("present");
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(mount.bucket.requests(Head) - heads <= 4, "{}", mount.bucket.requests(Head) - heads);
+        assert!(mount.bucket.requests(List) - lists <= 5);
+    }
+}
