@@ -20,7 +20,9 @@ mod locks;
 mod maps;
 mod names;
 mod passthrough;
+mod pressure;
 mod ranges;
+mod readers;
 pub mod remount;
 mod rename;
 mod tools;
@@ -57,8 +59,10 @@ pub fn all() -> Vec<Fact> {
         ends::facts(),
         ec2::facts(),
         doctor::facts(),
+        pressure::facts(),
         large::facts(),
         tools::facts(),
+        readers::facts(),
     ]
     .concat()
 }
