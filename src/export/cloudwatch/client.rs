@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use aws_sdk_cloudwatch::Client;
-use aws_sdk_cloudwatch::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_cloudwatch::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit, StatisticSet};
 
 use super::datum::{Datum, Value};
@@ -83,11 +83,10 @@ where
     E: std::error::Error + ProvideErrorMetadata + 'static,
     SdkError<E>: ProvideErrorMetadata + std::error::Error,
 {
-    let said = DisplayErrorContext(error).to_string();
     let code = error.code().unwrap_or_default();
     let starts = |known: &[&str]| known.iter().any(|it| code.starts_with(it));
     let detail = match (code, error.message()) {
-        ("", _) => said.lines().next().unwrap_or_default().to_owned(),
+        ("", _) => causes(error),
         (code, Some(message)) => format!("{code}: {message}"),
         (code, None) => code.to_owned(),
     };
@@ -98,4 +97,10 @@ where
     } else {
         PutError::Away(detail)
     }
+}
+
+/// An error and what caused it, in a line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    all.collect::<Vec<_>>().join(": ").replace('\n', " ")
 }

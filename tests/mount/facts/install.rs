@@ -129,6 +129,7 @@ fn what_hinders_an_install_is_told_in_a_line(_: &Context) -> Outcome {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));
         assert!(error.lines().count() == 1 && words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
+        assert!(!error.contains('{'), "no insides of the SDK: {error}");
         Ok(())
     };
     cloudwatch.set(Manner::Denies);

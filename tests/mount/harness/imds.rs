@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use super::mount::Mounting;
 use super::outcome::{Failure, Outcome};
 use super::process::{cache_dir, find, poll, spawn};
+use super::server::free_port;
 
 /// How the stub behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +162,7 @@ impl MetadataMock {
         let scratch = tempfile::Builder::new().prefix("s3mount-imds-").tempdir()?;
         let file = scratch.path().join("configuration.json");
         std::fs::write(&file, configuration)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let mut command = Command::new(program);
         command.args(arguments).args(["--imdsv2", "-n", "127.0.0.1", "-p", &port.to_string(), "-c"]).arg(&file);
         command.env_clear().env("HOME", scratch.path());

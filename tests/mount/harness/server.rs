@@ -142,9 +142,15 @@ impl Drop for Server {
     }
 }
 
+/// Ports below those that Linux gives to who asks for any (32768 to 60999): the simulators and stubs of other facts ask so,
+/// and one of them would get the port in the seconds until a server has started.
+const PORTS: std::ops::Range<u16> = 16_384..32_768;
+
 /// A port that nobody listens on. Another process may take it before the server does; then the start fails loudly.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+pub fn free_port() -> io::Result<u16> {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let found = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(1000).find(is_free);
+    found.ok_or_else(|| io::Error::other("no free port"))
 }
 
 fn start_process(kind: Kind, program: &Path, port: u16, folder: &Path, log: &Path) -> Outcome<Child> {
