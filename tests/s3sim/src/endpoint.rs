@@ -152,6 +152,7 @@ impl Endpoint {
         let cut = if fate.truncate || fate.stall { len / 2 } else { u64::MAX };
         let damaged = if fate.damage { Some(len / 2) } else { None };
         let pace = Pace::new(self.shaping.bandwidth());
+        let chunks = if pace.bytes_per_second == 0 { chunks } else { pieces(chunks) };
         let state = (chunks.into_iter(), pace, 0_u64);
         let body = stream::unfold(state, move |(mut chunks, mut pace, at)| async move {
             if at >= cut && cut != u64::MAX {
@@ -184,6 +185,20 @@ fn refusal(fate: Fate) -> Option<Refusal> {
         return Some(SLOW_DOWN);
     }
     fate.internal_error.then_some(INTERNAL_ERROR)
+}
+
+/// Bytes of an answer that leave together where a connection has a pace: a chunk of 1 MiB would hold its first byte back
+/// until all of it is due, 12 ms at 90 MB/s.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The same bytes in pieces that share their memory.
+fn pieces(chunks: Vec<Bytes>) -> Vec<Bytes> {
+    let cut = |chunk: Bytes| {
+        (0..chunk.len())
+            .step_by(PIECE_BYTES)
+            .map(move |start| chunk.slice(start..(start + PIECE_BYTES).min(chunk.len())))
+    };
+    chunks.into_iter().flat_map(cut).collect()
 }
 
 /// Bytes a second on one connection.
@@ -228,5 +243,18 @@ pub async fn serve(listener: TcpListener, endpoint: Arc<Endpoint>) -> Infallible
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_paced_answer_leaves_in_small_pieces() {
+        let chunk = crate::content::block(3);
+        let found = pieces(vec![chunk.clone(), Bytes::from_static(b"end")]);
+        assert!(found.iter().all(|piece| piece.len() <= PIECE_BYTES));
+        assert_eq!(found.concat(), [&chunk[..], b"end"].concat());
     }
 }
