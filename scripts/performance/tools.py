@@ -90,11 +90,12 @@ def _is_mounted(mount):
 
 
 @contextlib.contextmanager
-def mounted(tool, endpoint, home, cache=None):
-    """A fresh mount; gives its directory and the daemon's process id. With a disk cache in the folder `cache`."""
+def mounted(tool, endpoint, home, cache=None, options=()):
+    """A fresh mount; gives its directory and the daemon's process id. With a disk cache in the folder `cache`, and further options."""
     mount = pathlib.Path(tempfile.mkdtemp(prefix="mnt-", dir=home))
     log = open(home / f"{tool.name}.log", "a")
     command = tool.command(endpoint.url, mount, home) + (tool.cache(str(cache)) if cache else [])
+    command += options
     process = subprocess.Popen(command, stdout=log, stderr=log, env=clean_environment(home), start_new_session=True)
     try:
         deadline = time.monotonic() + 30

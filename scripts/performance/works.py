@@ -67,6 +67,8 @@ class Work:
     wants: Tuple[Want, ...] = ()
     # Run once before it is measured: on the same mount, or on an earlier one. Such works have a disk cache.
     warmed: Optional[str] = None
+    # Further options of s3mount; the peers do such a work under another name.
+    options: Tuple[str, ...] = ()
 
 
 def synthetic(endpoint, key, size, seed):
@@ -274,6 +276,9 @@ WORKS = {
                       prepare_random, (Want("seconds", at_most=1.15),)),
     "small500": Work("500 files of 64 KiB, listed, then read in order, one thread", run_small500,
                      tree("small500/", files=500, size=64 * KIB), (Want("seconds", at_most=1.0),)),
+    "ahead500": Work("the same; s3mount with --open-ahead 250ms", run_small500,
+                     tree("small500/", files=500, size=64 * KIB), (Want("seconds", at_most=1.0),),
+                     options=("--open-ahead", "250ms")),
     "first4k": Work("first 4 KiB of a file never seen, 100 directories of one file", run_first4k,
                     tree("first4k/", directories=100, files=1, size=MIB),
                     (Want("p50_ms", at_most=30), Want("requests.GetObject", at_most=100),
