@@ -9,6 +9,8 @@ use s3sim::{Options, S3Sim};
 
 /// The bucket of every fact.
 pub const BUCKET: &str = "data";
+/// The bucket of the documents.
+pub const SHOWN_BUCKET: &str = "my-bucket";
 /// How long a daemon may take for anything, on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -26,8 +28,11 @@ impl Bed {
         for folder in ["bucket", "mnt", "home"] {
             fs::create_dir(scratch.path().join(folder)).map_err(|e| e.to_string())?;
         }
-        let options =
-            Options { buckets: vec![BUCKET.into()], folder: Some(scratch.path().join("bucket")), ..Options::default() };
+        let options = Options {
+            buckets: vec![BUCKET.into(), SHOWN_BUCKET.into()],
+            folder: Some(scratch.path().join("bucket")),
+            ..Options::default()
+        };
         Ok(Self { sim: S3Sim::start(options).map_err(|e| e.to_string())?, scratch })
     }
 

@@ -1,4 +1,5 @@
-//! The documents: every command line of s3mount in them is one that s3mount takes.
+//! The documents: every command line of s3mount in them is one that s3mount takes, and those that need no more than a machine and
+//! a bucket are run as they stand.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,11 +11,14 @@ use s3mount::config::cli::{Cli, Refused};
 use s3mount::config::helper::MountCall;
 
 use super::bed::{Bed, hold};
+use super::mounting::shown;
 use super::{Fact, Shown};
 
 pub const FACTS: &[Fact] = &[
     ("documents::every_command_is_one_that_the_program_takes", every_command_is_one_that_the_program_takes),
     ("documents::every_line_of_fstab_is_one_that_the_helper_takes", every_line_of_fstab_is_one_that_the_helper_takes),
+    ("documents::the_commands_run_as_they_stand", the_commands_run_as_they_stand),
+    ("documents::the_lines_of_fstab_mount_as_they_stand", the_lines_of_fstab_mount_as_they_stand),
 ];
 
 const DOCUMENTS: &[&str] = &["README.md", "docs/OPERATIONS.md"];
@@ -55,15 +59,18 @@ fn shown_file(bed: &Bed) -> Result<String, String> {
     Ok(file.display().to_string())
 }
 
+/// The words, with the file where it was put.
+fn named<'a>(words: &'a [String], file: &'a str) -> impl Iterator<Item = OsString> + 'a {
+    words.iter().map(move |word| if matches!(&**word, "data" | "./data.toml") { file } else { word }.into())
+}
+
 fn every_command_is_one_that_the_program_takes() -> Shown {
     let bed = Bed::new()?;
     let file = shown_file(&bed)?;
     let mut count = 0;
     for (place, line) in code_lines()? {
         let Some(words) = words(&line) else { continue };
-        let named = |word: &String| if matches!(&**word, "data" | "./data.toml") { file.clone() } else { word.clone() };
-        let argv = words.iter().map(named).map(OsString::from);
-        match Cli::read(argv) {
+        match Cli::read(named(&words, &file)) {
             Ok(cli) if cli.command.is_none() => {
                 MountConfig::new(cli.mount, (0, 0)).map_err(|e| format!("{place}: {line}: {e}"))?;
             }
@@ -90,4 +97,78 @@ fn every_line_of_fstab_is_one_that_the_helper_takes() -> Shown {
     }
     hold(count > 1, "there are lines", &count)?;
     Ok(None)
+}
+
+/// What the documents take for granted, in the namespace of the fact: the directories of their mounts, an S3 endpoint, and no
+/// state but the fact's own.
+const SETTING: &str = r#"
+export AWS_ENDPOINT_URL=$ENDPOINT AWS_REGION=us-east-1
+mkdir "$T/etc"
+mount -t tmpfs tmpfs "$T/etc"
+mkdir "$T/etc/up" "$T/etc/work"
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$T/etc/up,workdir=$T/etc/work" /etc
+for own in /mnt /var/lib /var/log; do mount -t tmpfs tmpfs "$own"; done
+mkdir -p /mnt/data /mnt/part /mnt/all /mnt/mine /mnt/nvme/cache /etc/s3mount
+cp "$T/data.toml" /etc/s3mount/data.toml
+cd "$T"
+s3mount() { "$S3MOUNT" "$@"; }
+mounted() { grep -q " $1 " /proc/self/mountinfo; }
+gone() { if mounted "$1"; then s3mount unmount "$1"; fi; }
+leave() { for dir in /mnt/data /mnt/part /mnt/all /mnt/mine; do if mounted "$dir"; then umount -i -l "$dir"; fi; done; }
+"#;
+
+/// Lines that need more: a terminal, a file that was kept, CloudWatch, a port that nobody else has, a daemon that stays in
+/// front. Facts of their own run these commands.
+fn needs_more(words: &[String]) -> bool {
+    let needs =
+        |word: &String| matches!(&**word, "top" | "ID" | "--cloudwatch" | "--prometheus" | "--foreground" | "-f");
+    words.iter().any(needs)
+        || (words.iter().any(|word| word == "install") && !words.iter().any(|word| word == "--dry-run"))
+}
+
+/// A shell's lines that run a command and look at what it did.
+fn trial(line: &str, words: &[String], file: &str) -> Result<String, String> {
+    let cli = Cli::read(named(words, file)).map_err(|_| format!("no command: {line}"))?;
+    let said = format!("echo '+ {}'", line.replace('\'', ""));
+    let line = line.split(" #").next().unwrap_or(line);
+    Ok(match (&cli.command, cli.mount.dir.as_ref().map(|dir| dir.display().to_string())) {
+        // A file names the directory.
+        (None, dir) => {
+            let dir = dir.unwrap_or_else(|| "/mnt/data".to_owned());
+            format!("{said}\ngone {dir}\n{line}\nmounted {dir}\ndate >{dir}/written\nrm {dir}/written\n")
+        }
+        (Some(_), _) if words.iter().any(|word| word == "doctor") => format!("{said}\n{line} || [ $? = 1 ]\n"),
+        (Some(_), _) => format!("{said}\nmounted /mnt/data || s3mount my-bucket /mnt/data\n{line}\n"),
+    })
+}
+
+fn the_commands_run_as_they_stand() -> Shown {
+    let bed = Bed::new()?;
+    let file = shown_file(&bed)?;
+    let (mut body, mut count) = (SETTING.to_owned(), 0);
+    for (_, line) in code_lines()? {
+        let Some(words) = words(&line).filter(|words| !needs_more(words)) else { continue };
+        body.push_str(&trial(&line, &words, &file)?);
+        count += 1;
+    }
+    body.push_str("for dir in /mnt/data /mnt/part; do gone $dir; done\n");
+    hold(count > 12, "there are commands", &count)?;
+    shown(&bed, &body, |said| {
+        hold(said.lines().filter(|line| line.starts_with("+ s3mount")).count() == count, "each of them has run", &said)
+    })
+}
+
+fn the_lines_of_fstab_mount_as_they_stand() -> Shown {
+    let bed = Bed::new()?;
+    shown_file(&bed)?;
+    let mut body = SETTING.to_owned();
+    for (_, line) in code_lines()? {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if let [_, dir, "s3mount" | "fuse.s3mount", _, "0", "0"] = fields[..] {
+            body.push_str(&format!(
+                "echo '{line}' >\"$T/fstab\"\ngone {dir}\nmount -T \"$T/fstab\" {dir}\nmounted {dir}\nls {dir}\numount {dir}\n"
+            ));
+        }
+    }
+    shown(&bed, &body, |_| Ok(()))
 }

@@ -62,7 +62,7 @@ fn script(bed: &Bed, body: &str) -> Result<Result<String, String>, String> {
 }
 
 /// Runs a script, and gives what it printed to `check`.
-fn shown(bed: &Bed, body: &str, check: impl FnOnce(&str) -> Result<(), String>) -> Shown {
+pub fn shown(bed: &Bed, body: &str, check: impl FnOnce(&str) -> Result<(), String>) -> Shown {
     match script(bed, body)? {
         Ok(said) => check(&said).map(|()| None),
         Err(reason) => Ok(Some(reason)),
