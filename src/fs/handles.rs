@@ -35,12 +35,15 @@ pub(super) struct Writers {
     owners: Vec<u64>,
     /// Some write came without an owner (through the page cache, by fallocate and the like).
     unknown: bool,
+    /// Somebody has written through the handle since it was opened.
+    ever_written: bool,
     /// The thread that opened the file, by its number.
     opener: Option<u32>,
 }
 
 impl Writers {
     pub(super) fn wrote(&mut self, owner: Option<u64>) {
+        self.ever_written = true;
         match owner {
             Some(owner) if self.owners.contains(&owner) => {}
             Some(owner) => self.owners.push(owner),
@@ -59,15 +62,16 @@ impl Writers {
         if self.unknown {
             return false;
         }
-        if self.owners.is_empty() {
+        if !self.ever_written {
             return self.opener.is_some_and(is_foreign);
         }
-        !self.owners.contains(&owner)
+        // What was written may be on its way by another close: this one waits for the same end.
+        !self.owners.is_empty() && !self.owners.contains(&owner)
     }
 
     /// What was written is about to be published.
     pub(super) fn flushed(&mut self) {
-        *self = Self { opener: self.opener, ..Self::default() };
+        *self = Self { ever_written: self.ever_written, opener: self.opener, ..Self::default() };
     }
 }
 
@@ -110,5 +114,22 @@ impl Handles {
 
     pub(super) fn remove_directory(&self, handle: FileHandle) {
         self.directories.write().remove(&handle.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_closes_while_another_close_publishes_waits_for_it() {
+        let mut writers = Writers::default();
+        writers.opened(1);
+        assert!(writers.are_others_than(7, |_| true), "the opener has yet to write");
+        writers.wrote(Some(7));
+        assert!(writers.are_others_than(8, |_| true), "7 has yet to close");
+        assert!(!writers.are_others_than(7, |_| true));
+        writers.flushed();
+        assert!(!writers.are_others_than(8, |_| true), "what 7 wrote is on its way, and may fail");
     }
 }
