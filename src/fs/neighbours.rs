@@ -50,9 +50,10 @@ struct Ahead {
 pub(super) struct Walks(Vec<Walk>);
 
 impl Walks {
-    /// Where the next file of a walk through the directory is believed to stand.
-    fn guess(&self, directory: Ino) -> Option<usize> {
-        self.0.iter().find(|walk| walk.directory == directory).and_then(|walk| walk.following.front().copied())
+    /// Where the next files of the walks through the directory are believed to stand.
+    fn guesses(&self, directory: Ino) -> Vec<usize> {
+        let here = self.0.iter().filter(|walk| walk.directory == directory);
+        here.filter_map(|walk| walk.following.front().copied()).collect()
     }
 
     /// The file at `position` is opened.
@@ -112,8 +113,8 @@ impl FileSystem {
     }
 
     fn bring_following(&self, ino: Ino, now: Instant, no_older_than: Instant) {
-        let guess = |directory| self.walks.lock().guess(directory);
-        let Some((directory, position)) = self.namespace.place(ino, guess) else { return };
+        let guesses = |directory| self.walks.lock().guesses(directory);
+        let Some((directory, position)) = self.namespace.place(ino, guesses) else { return };
         let Some(ahead) = self.walks.lock().opened(directory, position, now, self.options.open_ahead / HORIZON_DIVISOR)
         else {
             return;

@@ -26,6 +26,8 @@ pub(super) struct Directory {
     pub(super) marker: bool,
     /// Unknown and old names that were asked for one by one since the last listing.
     pub(super) asked: u32,
+    /// It is listed in the background for them.
+    pub(super) is_relisted: bool,
     /// The listing under way.
     pub(super) listing: Weak<Listing>,
     /// The latest complete listing: names that it holds and that nobody asked for are no children yet.

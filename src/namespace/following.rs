@@ -18,12 +18,12 @@ pub struct FollowingFile {
 
 impl Namespace {
     /// The directory of a file and its place in the order in which a listing shows that directory, for which `near` may have
-    /// a guess. `None` unless the directory was listed to its end.
-    pub fn place(&self, ino: Ino, near: impl FnOnce(Ino) -> Option<usize>) -> Option<(Ino, usize)> {
+    /// guesses. `None` unless the directory was listed to its end, and where the place is no guess and far behind its start.
+    pub fn place(&self, ino: Ino, near: impl FnOnce(Ino) -> Vec<usize>) -> Option<(Ino, usize)> {
         let table = self.0.table.lock();
         let row = table.rows.get(&ino).filter(|row| row.linked)?;
         let listing = table.directories.get(&row.parent)?.current.as_ref()?;
-        Some((row.parent, listing.position(&row.name, near(row.parent))?))
+        Some((row.parent, listing.position(&row.name, &near(row.parent))?))
     }
 
     /// At most `count` files of a directory from a position on, in the order of its latest whole listing.

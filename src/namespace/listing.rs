@@ -32,6 +32,8 @@ use crate::types::{Ino, ObjectInfo};
 const REQUESTS_MAX: usize = 16;
 /// Names that are fetched ahead of the farthest reader; more waits until somebody reads on.
 const AHEAD_NAMES_MAX: usize = 200_000;
+/// Places that are looked through for a name: some microseconds under the lock.
+const SOUGHT_MAX: usize = 20_000;
 /// Entries of an old listing that are kept while a new one is made, so that inode numbers stay.
 const OLD_ENTRIES_MAX: usize = 100_000;
 
@@ -83,7 +85,8 @@ const EXTRA: Place = 1 << 31;
 #[derive(Debug, Default)]
 struct Kept {
     settled: Vec<Slot>,
-    waiting: Vec<(String, Found)>,
+    /// With the count of changes at which S3 was asked for them.
+    waiting: Vec<(String, Found, u64)>,
 }
 
 /// What an entry says of a name that nobody has asked for yet.
@@ -199,16 +202,16 @@ impl Listing {
     /// A name was removed; it shall not come from an answer that waits to be settled.
     pub(super) fn forget_waiting(&self, name: &str) {
         for range in &mut self.state.lock().plan.ranges {
-            range.kept.waiting.retain(|(waiting, _)| waiting != name);
+            range.kept.waiting.retain(|(waiting, ..)| waiting != name);
         }
     }
 
-    /// Where a name stands; `near` is a guess.
-    pub(super) fn position(&self, name: &str, near: Option<usize>) -> Option<usize> {
+    /// Where a name stands, if it is at one of the places `near` or can be found with little effort.
+    pub(super) fn position(&self, name: &str, near: &[usize]) -> Option<usize> {
         let state = self.state.lock();
         let place = state.roll.find(name)?;
-        let guessed = near.filter(|&near| state.order.get(near) == Some(&place));
-        guessed.or_else(|| state.order.iter().position(|&at| at == place))
+        let guessed = near.iter().copied().find(|&near| state.order.get(near) == Some(&place));
+        guessed.or_else(|| state.order.iter().take(SOUGHT_MAX).position(|&at| at == place))
     }
 
     /// The name at a position, with its entry if nobody has asked for it yet.

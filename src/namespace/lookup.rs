@@ -122,9 +122,11 @@ impl Namespace {
                 }
                 (Some(_), None) => None,
             };
-            directory.asked += u32::from(pages.is_some());
+            directory.asked = directory.asked.saturating_add(u32::from(pages.is_some()));
             let single_max = pages.map(|pages| SINGLE_NAMES_MAX * u32::try_from(pages.max(1)).unwrap_or(1));
-            (asked, prefix, known, single_max == Some(directory.asked))
+            let list_all = single_max.is_some_and(|single_max| directory.asked >= single_max && !directory.is_relisted);
+            directory.is_relisted |= list_all;
+            (asked, prefix, known, list_all)
         };
         if list_all {
             self.list_in_background(parent);
@@ -200,6 +202,9 @@ impl Namespace {
                 && let Err(error) = listing.advance(&namespace, BACKGROUND_PAGES_MAX).await
             {
                 tracing::debug!(%error, "listing in the background failed; names are asked for one by one");
+                if let Some(directory) = namespace.0.table.lock().directories.get_mut(&directory) {
+                    (directory.asked, directory.is_relisted) = (0, false);
+                }
             }
         });
     }

@@ -83,7 +83,9 @@ impl Taking<'_> {
     fn page(&mut self, id: RangeId, mut page: ListPage) -> bool {
         let ends = ends_of(&mut page);
         let Some(range) = self.state.plan.asked(id) else { return true };
-        let mut found: BTreeMap<String, Found> = BTreeMap::new();
+        // With the count of changes at which S3 was asked: names may wait for later pages.
+        let asked = self.asked;
+        let mut found: BTreeMap<String, (Found, u64)> = BTreeMap::new();
         let mut marker = false;
         for info in page.objects {
             let key = info.key().as_str();
@@ -93,19 +95,19 @@ impl Taking<'_> {
             match keys::meaning(&self.listing.prefix, key) {
                 Some(Meaning::File(name)) => {
                     let name = name.to_owned();
-                    found.entry(name).or_insert(Found::File(info));
+                    found.entry(name).or_insert((Found::File(info), asked));
                 }
                 Some(Meaning::Marker) => marker = true,
                 // Without a delimiter's answer there are no keys below; a server that sends some is understood.
                 Some(Meaning::Directory(name)) => {
-                    found.insert(name.to_owned(), Found::Directory { marker: false });
+                    found.insert(name.to_owned(), (Found::Directory { marker: false }, asked));
                 }
                 Some(Meaning::Hidden) | None => {}
             }
         }
         for prefix in page.common_prefixes.iter().filter(|prefix| range.holds(prefix)) {
             if let Some(Meaning::Directory(name)) = keys::meaning(&self.listing.prefix, prefix) {
-                found.insert(name.to_owned(), Found::Directory { marker: false });
+                found.insert(name.to_owned(), (Found::Directory { marker: false }, asked));
             }
         }
         let last = ends.continuation.is_none() && ends.last.as_deref().is_none_or(|last| range.holds(last));
@@ -121,15 +123,15 @@ impl Taking<'_> {
         if marker && let Some(directory) = self.table.directories.get_mut(&self.listing.directory) {
             directory.marker = true;
         }
-        for (name, file) in std::mem::take(&mut self.state.plan.ranges[at].kept.waiting) {
-            found.entry(name).or_insert(file);
+        for (name, file, asked) in std::mem::take(&mut self.state.plan.ranges[at].kept.waiting) {
+            found.entry(name).or_insert((file, asked));
         }
         let mut settled = Vec::with_capacity(found.len());
-        for (name, found) in found {
+        for (name, (found, asked)) in found {
             if last || matches!(found, Found::Directory { .. }) || self.is_passed(at, &name) {
-                settled.extend(self.learn(&name, &found));
+                settled.extend(self.learn(&name, &found, asked));
             } else {
-                self.state.plan.ranges[at].kept.waiting.push((name, found));
+                self.state.plan.ranges[at].kept.waiting.push((name, found, asked));
             }
         }
         self.state.plan.ranges[at].kept.settled.extend(settled);
@@ -169,12 +171,12 @@ impl Taking<'_> {
                 return;
             }
             let waiting = std::mem::take(&mut self.state.plan.ranges[at].kept.waiting);
-            for (name, found) in waiting {
+            for (name, found, asked) in waiting {
                 let next = self.state.plan.ranges.get(at + 1);
                 if next.is_some_and(|next| !next.is_done()) && !self.is_passed(at + 1, &name) {
-                    self.state.plan.ranges[at + 1].kept.waiting.push((name, found));
+                    self.state.plan.ranges[at + 1].kept.waiting.push((name, found, asked));
                 } else {
-                    let slot = self.learn(&name, &found);
+                    let slot = self.learn(&name, &found, asked);
                     self.state.order.extend(slot);
                 }
             }
@@ -182,7 +184,7 @@ impl Taking<'_> {
     }
 
     /// Takes a name; answers its entry if it is new to this listing.
-    fn learn(&mut self, name: &str, found: &Found) -> Option<Slot> {
+    fn learn(&mut self, name: &str, found: &Found, asked: u64) -> Option<Slot> {
         let listing = self.listing;
         if let Some(slot) = self.state.roll.find(name) {
             // A directory shadows a file of its name, also one that came earlier.
@@ -190,7 +192,7 @@ impl Taking<'_> {
                 && (self.state.roll.is_taken(slot) || self.state.roll.kind(slot) != found.kind())
             {
                 self.state.roll.take(name);
-                self.learn_row(name, found);
+                self.learn_row(name, found, asked);
             }
             return None;
         }
@@ -199,7 +201,7 @@ impl Taking<'_> {
             || directory.removed.contains_key(name)
             || !self.table.deferred.is_empty();
         if is_local {
-            let ino = self.learn_row(name, found)?;
+            let ino = self.learn_row(name, found, asked)?;
             return Some(self.state.roll.push(name, ino, found, true));
         }
         // A name keeps its number over listings.
@@ -209,9 +211,9 @@ impl Taking<'_> {
     }
 
     /// Takes a name whose row may say more.
-    fn learn_row(&mut self, name: &str, found: &Found) -> Option<crate::types::Ino> {
+    fn learn_row(&mut self, name: &str, found: &Found, asked: u64) -> Option<crate::types::Ino> {
         let listing = self.listing;
-        let (ino, replaced) = self.table.learn(listing.directory, name, found, self.asked, self.now, self.made)?;
+        let (ino, replaced) = self.table.learn(listing.directory, name, found, asked, self.now, self.made)?;
         if replaced {
             self.told.push(name.to_owned());
         }
@@ -231,6 +233,7 @@ impl Taking<'_> {
         directory.absent.clear();
         directory.listed = Some(listing.began);
         directory.asked = 0;
+        directory.is_relisted = false;
         directory.walk.listed_anew();
         if let Some(old) = directory.current.replace(Arc::clone(listing)) {
             directory.retire(&Arc::downgrade(&old));

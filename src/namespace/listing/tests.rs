@@ -10,6 +10,7 @@ use super::super::{Namespace, NodeKind};
 use crate::clock::Clock;
 use crate::config::{AttributeDefaults, NamespaceLimits};
 use crate::metrics::RequestKind;
+use crate::store::faulty::{Fault, Faults, FaultyStore, Gate, Rule};
 use crate::store::memory::{MemoryOptions, MemoryStore};
 use crate::types::Ino;
 
@@ -376,4 +377,32 @@ async fn walk_leniently(namespace: &Namespace) -> Vec<String> {
         }
     }
     found
+}
+
+#[test]
+fn a_name_that_waits_for_the_next_page_does_not_undo_what_was_published_since() {
+    in_time(async {
+        let bucket = store(2, true);
+        for key in ["0", "a", "a-b", "z"] {
+            bucket.put_directly(key, "old");
+        }
+        let (faults, gate) = (Faults::seeded(0), Gate::closed());
+        let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
+        let faulty = Arc::new(FaultyStore::new(Arc::clone(&bucket) as _, faults.clone()));
+        let namespace = Namespace::new(faulty, "", defaults, NamespaceLimits::default(), clock, None);
+        let ino = namespace.lookup(Ino::ROOT, "a").await.expect("there").ino;
+        // The first page, which ends with `a`, has left S3 when `a` is published.
+        faults.add(Rule::new(Fault::HoldReply(gate.clone())).on(RequestKind::List).times(1));
+        let listing = tokio::spawn({
+            let namespace = namespace.clone();
+            async move { names(&namespace, Ino::ROOT, 10).await }
+        });
+        gate.arrived(1).await;
+        let new = bucket.put_directly("a", "newer");
+        namespace.publish(ino, &new);
+        gate.open();
+        assert_eq!(listing.await.expect("no panic").len(), 4);
+        assert_eq!(namespace.peek(ino).and_then(|node| node.info).map(|info| info.version), Some(new.version));
+    });
 }
