@@ -49,6 +49,15 @@ pub struct PrometheusServer {
     task: JoinHandle<()>,
 }
 
+impl PrometheusServer {
+    /// Ends; the address is free when this returns.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        // Cancelled, as it was meant to be.
+        let _ = (&mut self.task).await;
+    }
+}
+
 impl Drop for PrometheusServer {
     fn drop(&mut self) {
         self.task.abort();

@@ -239,9 +239,10 @@ async fn serve_here(
         spot: here.spot(),
         watchdog,
         cloudwatch: exports.cloudwatch,
+        prometheus: exports.prometheus,
     })
     .await;
-    drop((socket, record, exports.prometheus));
+    drop((socket, record));
     // Until here nobody else may take our journals for left ones.
     drop(own);
     ended

@@ -16,6 +16,7 @@ use super::systemd::{self, Watchdog};
 use crate::clock::Clock;
 use crate::ec2::{Imds, spot};
 use crate::export::cloudwatch::CloudWatchExport;
+use crate::export::prometheus::PrometheusServer;
 use crate::export::status::{Status, StatusSource, UnmountRequest};
 use crate::fs::{Drained, FileSystem};
 use crate::fuse::mount::Mounted;
@@ -77,6 +78,8 @@ pub(super) struct Mount {
     pub(super) unmount: mpsc::Receiver<UnmountRequest>,
     pub(super) signals: Signals,
     pub(super) cloudwatch: Option<CloudWatchExport>,
+    /// Answers for as long as the mount is there.
+    pub(super) prometheus: Option<PrometheusServer>,
     /// Where spot notices come from, on a spot instance.
     pub(super) spot: Option<Arc<Imds>>,
     pub(super) watchdog: Watchdog,
@@ -161,6 +164,10 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
         followers.push(late);
     }
     followers.extend(waiting.map(|(wish, _)| wish));
+    // Who hears of the end may mount again at once, with the same address.
+    if let Some(prometheus) = mount.prometheus {
+        prometheus.stop().await;
+    }
     if !followers.is_empty() {
         for follower in followers {
             // A client that went away hears nothing, and one that does not listen is not waited for.
