@@ -29,6 +29,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -55,9 +56,6 @@ use crate::types::{BlockId, ByteRange, ObjectInfo, ObjectVersion};
 /// The share of the cache that all read-ahead windows together may fill, as a divisor: blocks that were read ahead must still
 /// be there when the reader comes to them.
 const WINDOWS_CACHE_DIVISOR: u64 = 2;
-/// A file over this share of the cache, as a divisor, that is read from one end to the other is not kept: the least recently
-/// used block would be dropped just before it is asked for again, and everything else with it.
-const STREAMED_FILE_CACHE_DIVISOR: u64 = 2;
 /// The window that every stream may have however many there are.
 const WINDOW_BYTES_MIN: u64 = 2 * BLOCK_BYTES;
 
@@ -93,6 +91,8 @@ struct Engine {
     window_divisor: AtomicU64,
     tails: Tails,
     brought: Mutex<Brought>,
+    /// How many readers each version has.
+    readers: Mutex<HashMap<ObjectVersion, usize>>,
 }
 
 impl ReadEngine {
@@ -144,12 +144,9 @@ impl ReadEngine {
             window_bytes_max: limits.window_bytes_max,
             request_bytes_max,
             gap_bytes_max: limits.gap_bytes_max,
-            // The disk cache takes its blocks from memory, somewhat later.
-            kept_bytes_max: if fetcher.disk.is_some() {
-                u64::MAX
-            } else {
-                limits.cache_bytes / STREAMED_FILE_CACHE_DIVISOR
-            },
+            // Of a file over the cache that is read from one end to the other the least recently used block would be dropped just
+            // before it is asked for again, and everything else with it. The disk cache takes its blocks from memory, later.
+            kept_bytes_max: if fetcher.disk.is_some() { u64::MAX } else { limits.cache_bytes },
         };
         Self(Arc::new(Engine {
             fetcher,
@@ -158,6 +155,7 @@ impl ReadEngine {
             window_divisor: AtomicU64::new(1),
             tails: Tails::default(),
             brought: Mutex::default(),
+            readers: Mutex::default(),
         }))
     }
 
@@ -212,6 +210,7 @@ impl ReadEngine {
 
     fn reader_of(&self, info: Arc<ObjectInfo>, owner: Arc<Owner>, opened_bytes: u64) -> Reader {
         let streams = Streams::new(info.size_bytes, opened_bytes);
+        *self.0.readers.lock().entry(info.version.clone()).or_default() += 1;
         Reader(Arc::new(Handled {
             engine: Arc::clone(&self.0),
             of: FlightOf { owner, info },
@@ -305,7 +304,8 @@ impl Handled {
             observed.counted = now;
         }
         drop(observed);
-        if let Some(passed) = plan.passed {
+        let is_alone = || self.engine.readers.lock().get(&self.of.info.version).is_none_or(|&readers| readers == 1);
+        if let Some(passed) = plan.passed.filter(|_| is_alone()) {
             self.engine.fetcher.let_go(&self.of.info.version, passed);
         }
         plan
@@ -315,6 +315,14 @@ impl Handled {
 impl Drop for Handled {
     fn drop(&mut self) {
         self.engine.streaming.fetch_sub(self.streams.get_mut().counted, Relaxed);
+        let mut readers = self.engine.readers.lock();
+        if let Some(count) = readers.get_mut(&self.of.info.version) {
+            *count -= 1;
+            if *count == 0 {
+                readers.remove(&self.of.info.version);
+            }
+        }
+        drop(readers);
         self.of.owner.leave();
     }
 }
