@@ -24,7 +24,7 @@ pub const FACTS: &[Fact] = &[
 const DOCUMENTS: &[&str] = &["README.md", "docs/OPERATIONS.md"];
 
 /// Lines inside of code blocks, each with its place.
-fn code_lines() -> Result<Vec<(String, String)>, String> {
+pub fn code_lines() -> Result<Vec<(String, String)>, String> {
     let mut lines = Vec::new();
     for document in DOCUMENTS {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
@@ -50,7 +50,7 @@ fn words(line: &str) -> Option<Vec<String>> {
 }
 
 /// The file of `/etc/s3mount` that the documents show, put where a test can name it.
-fn shown_file(bed: &Bed) -> Result<String, String> {
+pub fn shown_file(bed: &Bed) -> Result<String, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
     let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
     let block = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());

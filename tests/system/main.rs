@@ -10,6 +10,7 @@ mod daemon;
 mod documents;
 mod mounting;
 mod package;
+mod systemd;
 mod units;
 
 use std::process::ExitCode;
@@ -29,7 +30,8 @@ fn main() -> ExitCode {
         return mounting::write_by_map(path);
     }
     let arguments = Arguments::from_args();
-    let facts = [mounting::FACTS, daemon::FACTS, units::FACTS, documents::FACTS, package::FACTS].concat();
+    let facts =
+        [mounting::FACTS, daemon::FACTS, units::FACTS, systemd::FACTS, documents::FACTS, package::FACTS].concat();
     let trials = facts.into_iter().map(|(name, fact)| {
         Trial::ignorable_test(name, move || match fact()? {
             Some(reason) => Ok(Completion::ignored_with(reason)),
