@@ -346,6 +346,9 @@ pub struct MountArgs {
     /// up to this time before, such as 250ms [default: 0, every open asks]
     #[arg(long, value_name = "TIME")]
     pub open_ahead: Option<String>,
+    /// Reads and writes pass the kernel's page cache by: for programs that keep what they read, or read it once
+    #[arg(long)]
+    pub direct_io: bool,
     /// Memory for cached and unpublished bytes, such as 4GiB [default: a quarter of what there is, half on EC2's memory-optimised types]
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,

@@ -23,6 +23,7 @@ impl MountConfig {
             ("dir-mode", format!("{:o}", self.defaults.dir_mode)),
             ("metadata-ttl", format!("{}ms", self.namespace.metadata_ttl.as_millis())),
             ("open-ahead", format!("{}ms", self.open_ahead.as_millis())),
+            ("direct-io", self.direct_io.to_string()),
             ("part-size", self.write.part_bytes.to_string()),
             ("max-concurrency", self.write.uploads_max.to_string()),
             ("memory-limit", self.memory_limit_bytes.to_string()),

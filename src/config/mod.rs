@@ -121,6 +121,8 @@ pub struct MountConfig {
     pub namespace: NamespaceLimits,
     /// How old the answer of S3 may be with which a small file is opened that follows its neighbour; zero: every open asks.
     pub open_ahead: Duration,
+    /// Reads and writes pass the page cache by.
+    pub direct_io: bool,
     /// Limits of the read engine.
     pub read: ReadLimits,
     /// Limits of the write engine.
@@ -239,6 +241,7 @@ impl MountConfig {
             defaults,
             namespace,
             open_ahead,
+            direct_io: arguments.direct_io,
             read,
             write,
             memory_limit_bytes,

@@ -68,6 +68,8 @@ pub struct FileSystemOptions {
     /// A small file that is opened right after its neighbour in listing order may be answered by a GET that was made at most
     /// so long before its open; zero: every open asks (docs/decisions/0022).
     pub open_ahead: Duration,
+    /// All handles pass the kernel's page cache by (FOPEN_DIRECT_IO), and none reads the disk cache's files itself.
+    pub direct_io: bool,
     /// The kernel leaves pages of other descriptors cached when a handle writes around the page cache (before Linux
     /// 6.6): tell it to drop them.
     pub invalidate_direct_writes: bool,
@@ -76,7 +78,14 @@ pub struct FileSystemOptions {
 impl FileSystemOptions {
     /// A mount that may be written to, every open of which asks S3.
     pub fn new(defaults: AttributeDefaults, metadata_ttl: Duration) -> Self {
-        Self { read_only: false, defaults, metadata_ttl, open_ahead: Duration::ZERO, invalidate_direct_writes: false }
+        Self {
+            read_only: false,
+            defaults,
+            metadata_ttl,
+            open_ahead: Duration::ZERO,
+            direct_io: false,
+            invalidate_direct_writes: false,
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Opened {
     /// The kernel's cached pages of the inode are of the opened version and may stay (FOPEN_KEEP_CACHE).
     pub keep_cache: bool,
     /// Reads and writes of this handle pass the page cache by (FOPEN_DIRECT_IO): right for write-only handles, which
-    /// nobody can map.
+    /// nobody can map, and for all with `--direct-io`.
     pub direct_io: bool,
     /// The kernel may read the disk cache's file itself (FOPEN_PASSTHROUGH): see [`FileSystem::shown_file`].
     pub passthrough: bool,
@@ -106,7 +106,7 @@ impl FileSystem {
         let told = self.namespace.peek(inode.ino).and_then(|node| node.info);
         let known = { inode.view.lock().info.clone() }.or_else(|| told.clone());
         let key = self.namespace.key(inode.ino)?;
-        let may_show = !access.writable && self.passthrough.load(Relaxed);
+        let may_show = !access.writable && !self.options.direct_io && self.passthrough.load(Relaxed);
         let checked = known.as_ref().filter(|_| may_show).and_then(|known| self.read.begin_check(known));
         let brought = match &known {
             Some(known) if !access.writable && known.key() == &key => self.neighbour(inode.ino, known).await,
@@ -227,7 +227,7 @@ impl FileSystem {
             writers: Mutex::default(),
         };
         let handle = self.handles.insert_file(file);
-        Ok(Opened { handle, keep_cache, direct_io: !access.readable, passthrough: shown })
+        Ok(Opened { handle, keep_cache, direct_io: self.options.direct_io || !access.readable, passthrough: shown })
     }
 
     /// The inode's writer, made when the first byte, size or attribute is written.

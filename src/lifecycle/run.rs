@@ -112,6 +112,7 @@ async fn compose(
         defaults: config.defaults,
         metadata_ttl: config.namespace.metadata_ttl,
         open_ahead: config.open_ahead,
+        direct_io: config.direct_io,
         invalidate_direct_writes: kernel_version().is_some_and(|version| version < (6, 6)),
     };
     Ok(FileSystem::new(namespace, read, write, options, Arc::clone(metrics), clock))

@@ -11,6 +11,7 @@ use crate::harness::s3::{Bucket, block_on};
 pub fn facts() -> Vec<Fact> {
     vec![
         own!(a_read_only_mount_refuses_every_change),
+        own!(with_direct_io_nothing_stays_in_the_page_cache).on(SIM),
         own!(an_archived_object_is_a_permission_error).on(&[Kind::S3sim, Kind::Moto]),
         shared!(sizes_over_the_largest_object_are_refused).on(S3),
         own!(a_prefix_is_a_world_of_its_own),
@@ -40,6 +41,28 @@ fn a_read_only_mount_refuses_every_change(c: &Context) -> Outcome {
     refused(fs::rename(p.path("f"), p.path("h")), erofs);
     refused(sys::set_times(&p.path("f"), (0, 0), (0, 0)), erofs);
     assert_eq!(p.keys()?, ["d/g", "f"]);
+    Ok(())
+}
+
+fn with_direct_io_nothing_stays_in_the_page_cache(c: &Context) -> Outcome {
+    let bytes = pattern(3, 1 << 20);
+    {
+        let p = c.mount(&["-o", "direct_io"])?;
+        p.foreign_put("f", bytes.clone())?;
+        same_bytes(&p.read("f")?, &bytes);
+        assert_eq!(sys::cached_pages(&File::open(p.path("f"))?, bytes.len())?, 0);
+        let file = File::options().read(true).write(true).open(p.path("f"))?;
+        file.write_all_at(b"changed", 70_000)?;
+        let mut seen = [0; 7];
+        file.read_exact_at(&mut seen, 70_000)?;
+        assert_eq!(&seen, b"changed");
+        drop(file);
+        same_bytes(&p.object("f")?[70_000..70_007], b"changed");
+    }
+    let p = c.mount(&[])?;
+    p.foreign_put("g", bytes.clone())?;
+    same_bytes(&p.read("g")?, &bytes);
+    assert!(sys::cached_pages(&File::open(p.path("g"))?, bytes.len())? > 0);
     Ok(())
 }
 

@@ -218,3 +218,20 @@ impl Drop for Directory {
         unsafe { libc::closedir(self.0) };
     }
 }
+
+/// How many pages of a file's first `bytes` the kernel has cached, asked of a map that touches none (mincore(2)).
+pub fn cached_pages(file: &File, bytes: usize) -> io::Result<usize> {
+    let mut pages = vec![0_u8; bytes.div_ceil(4096)];
+    // SAFETY: the map is of a file that stays open until it is taken away again, and nobody reads it; `pages` has a byte for
+    // each page of it.
+    unsafe {
+        let map = libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        if map == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let told = done(libc::mincore(map, bytes, pages.as_mut_ptr()));
+        libc::munmap(map, bytes);
+        told?;
+    }
+    Ok(pages.iter().filter(|page| **page & 1 != 0).count())
+}
