@@ -87,7 +87,7 @@ def main() -> None:
 
     status = json.loads(subprocess.run([program, "status", "--json", str(mount)], check=True, stdout=subprocess.PIPE).stdout)
     print("requests: " + ", ".join(f"{count} {name}" for name, count in sorted(status["requests"].items())))
-    print(f"at S3's prices: ${status['estimated_usd']:.6f}")
+    print(f"at S3's prices: ${status['cost']['usd']:.6f}")
 
 
 main()
