@@ -30,6 +30,9 @@ const ASKED_FACTOR_FROM_START: u64 = 8;
 /// What a stream from offset 0 is granted beyond that at its second read, so that it asks for whole blocks at once.
 const GRANT_FROM_START_BYTES: u64 = 2 << 20;
 
+/// What follows on a read and is no longer than this part of it, as a divisor, is its rest.
+const REST_DIVISOR: u64 = 8;
+
 /// Smallest request of a forward stream: a read of the kernel's default read-ahead.
 const UNIT_BYTES_MIN: u64 = 128 << 10;
 
@@ -154,6 +157,15 @@ impl Stream {
     fn is_shuffled(&self, read: ByteRange) -> bool {
         let was_asked_for = self.issued_start <= read.start && read.end <= self.issued_end;
         was_asked_for || (self.from_start && read.len() >= SHUFFLED_READ_BYTES_MIN)
+    }
+
+    /// Whether a read is the last of those that the kernel makes of one call: a call at an odd offset ends in a page of its own,
+    /// which says nothing of what is read next.
+    fn is_rest(&self, read: ByteRange) -> bool {
+        !self.from_start
+            && self.steps == 0
+            && read.start == self.position
+            && read.len() <= self.last.len() / REST_DIVISOR
     }
 
     fn continues_stride(&self, read: ByteRange) -> bool {
@@ -326,7 +338,11 @@ impl Streams {
             return Plan::default();
         };
         let stream = &mut self.streams[index];
+        let is_rest = stream.is_rest(read);
         stream.advance(read, now);
+        if is_rest {
+            return Plan { sequential: true, stream: index, began: stream.began, ..Plan::default() };
+        }
         let (window, room) = stream.window(waited, window_cap_bytes, limits);
         let (ranges, passed) = if stream.is_strided() {
             (stream.plan_strides(window, room, self.size_bytes, limits), None)

@@ -264,3 +264,17 @@ fn a_stream_whose_reads_come_out_of_order_stays_one_stream() {
     assert!(requests <= 16, "{requests} requests");
     assert_eq!(streams.streams.len(), 1);
 }
+
+#[test]
+fn the_rest_of_one_call_is_no_stream() {
+    let mut streams = Streams::new(GIB, 0);
+    for n in 1..20 {
+        let start = n * 37 * MIB + 4 * KIB;
+        assert_eq!(total(&streams.observe(ByteRange::of_len(start, MIB), true, CAP, &LIMITS)), 0);
+        assert_eq!(total(&streams.observe(ByteRange::of_len(start + MIB, 4 * KIB), true, CAP, &LIMITS)), 0);
+    }
+    // What goes on from there is one.
+    let start = 900 * MIB;
+    streams.observe(ByteRange::of_len(start, MIB), true, CAP, &LIMITS);
+    assert!(total(&streams.observe(ByteRange::of_len(start + MIB, MIB), true, CAP, &LIMITS)) > 0);
+}
