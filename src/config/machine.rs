@@ -27,13 +27,14 @@ const WINDOW_BYTES_MAX: u64 = 1 << 30;
 impl MountConfig {
     /// Adapts what the user did not set to the machine. Never narrows what holds for a machine that is not known.
     pub fn fit(&mut self, machine: &Machine) {
+        let mut wanted = ReadLimits::default();
         if let Some(megabits) = machine.network_megabits {
             let connections = connections(megabits).clamp(*UPLOADS.start(), *UPLOADS.end());
             if !self.said.max_concurrency {
                 self.write.uploads_max = connections;
             }
-            let window_bytes = (connections as u64 * ReadLimits::default().request_bytes_max).min(WINDOW_BYTES_MAX);
-            self.read.window_bytes_max = window_bytes.max(ReadLimits::default().window_bytes_max);
+            let window_bytes = (connections as u64 * wanted.request_bytes_max).min(WINDOW_BYTES_MAX);
+            wanted.window_bytes_max = wanted.window_bytes_max.max(window_bytes);
         }
         let limit_bytes = if machine.is_memory_optimised && !self.said.memory_limit {
             self.memory_limit_bytes.max(memory::present_bytes() / 2)
@@ -41,7 +42,7 @@ impl MountConfig {
             self.memory_limit_bytes
         };
         self.memory_limit_bytes = limit_bytes;
-        memory::divide(limit_bytes, &mut self.read, &mut self.write);
+        memory::divide(limit_bytes, wanted.window_bytes_max, &mut self.read, &mut self.write);
     }
 }
 

@@ -48,14 +48,14 @@ const RESERVED_SHARE: u64 = 8;
 /// Requests of a stream are not made smaller than a block, in bytes.
 const REQUEST_BYTES_MIN: u64 = 1 << 20;
 
-/// Divides a limit: half for cached blocks, a quarter for bytes on their way in, a quarter for bytes on their way out, so
+/// Divides a limit, where the widest window of a stream is wanted to have `window_bytes`: half for cached blocks, a quarter for bytes on their way in, a quarter for bytes on their way out, so
 /// that together they stay within it. More than 4 GiB on their way helps no network card.
-pub(super) fn divide(limit_bytes: u64, read: &mut ReadLimits, write: &mut WriteLimits) {
+pub(super) fn divide(limit_bytes: u64, window_bytes: u64, read: &mut ReadLimits, write: &mut WriteLimits) {
     let quarter = (limit_bytes / 4).min(4 << 30);
     read.in_flight_bytes = quarter;
     write.staging_bytes = quarter;
     read.cache_bytes = limit_bytes - 2 * quarter;
-    read.window_bytes_max = read.window_bytes_max.min(quarter - quarter / RESERVED_SHARE);
+    read.window_bytes_max = window_bytes.min(quarter - quarter / RESERVED_SHARE);
     let request_bytes = (read.window_bytes_max / ReadLimits::WINDOW_REQUESTS).max(REQUEST_BYTES_MIN);
     read.request_bytes_max = ReadLimits::default().request_bytes_max.min(1 << request_bytes.ilog2());
 }
@@ -68,7 +68,7 @@ mod tests {
     fn the_shares_add_up_to_the_limit() {
         for limit in [MEMORY_BYTES_MIN, 512 << 20, 6 << 30, 244 << 30] {
             let (mut read, mut write) = (ReadLimits::default(), WriteLimits::default());
-            divide(limit, &mut read, &mut write);
+            divide(limit, read.window_bytes_max, &mut read, &mut write);
             assert_eq!(read.cache_bytes + read.in_flight_bytes + write.staging_bytes, limit);
         }
     }

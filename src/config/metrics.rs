@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::cli::MetricsArgs;
-use super::{ConfigError, host_of, measures};
+use super::{ConfigError, endpoint_host, measures};
 
 /// Shortest and longest interval: high-resolution metrics have seconds, and the console's graphs have five minutes.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -137,13 +137,10 @@ pub fn namespace(said: Option<String>) -> Result<String, ConfigError> {
 /// # Errors
 /// It is no URL.
 pub fn endpoint(said: Option<String>) -> Result<Option<String>, ConfigError> {
-    match said {
-        Some(url) if host_of(&url).is_none() => {
-            let why = format!("{url:?} is no http:// or https:// address");
-            Err(ConfigError::Value("cloudwatch-endpoint-url".into(), why))
-        }
-        said => Ok(said),
+    if let Some(url) = &said {
+        endpoint_host("cloudwatch-endpoint-url", url)?;
     }
+    Ok(said)
 }
 
 fn interval(said: Option<&str>) -> Result<Duration, ConfigError> {

@@ -160,9 +160,7 @@ impl S3Config {
             return Err(ConfigError::Contradiction("no-sign-request", "profile"));
         }
         let host = match &arguments.endpoint_url {
-            Some(url) => Some(host_of(url).ok_or_else(|| {
-                ConfigError::Value("endpoint-url".into(), format!("{url:?} is no http:// or https:// address"))
-            })?),
+            Some(url) => Some(endpoint_host("endpoint-url", url)?),
             None => None,
         };
         let by_address = host.is_some_and(|host| host == "localhost" || host.parse::<std::net::IpAddr>().is_ok());
@@ -174,6 +172,12 @@ impl S3Config {
             force_path_style: arguments.force_path_style || by_address,
         })
     }
+}
+
+/// The host of the URL that an option names.
+fn endpoint_host(option: &str, url: &str) -> Result<String, ConfigError> {
+    let why = || ConfigError::Value(option.into(), format!("{url:?} is no http:// or https:// address"));
+    host_of(url).ok_or_else(why)
 }
 
 /// The host of a URL, without brackets and port.
@@ -209,7 +213,7 @@ impl MountConfig {
         };
         let (mut read, mut write) = (ReadLimits::default(), WriteLimits::default());
         let memory_limit_bytes = memory_limit(arguments.memory_limit.as_deref())?;
-        memory::divide(memory_limit_bytes, &mut read, &mut write);
+        memory::divide(memory_limit_bytes, read.window_bytes_max, &mut read, &mut write);
         if let Some(part_bytes) = part_size(arguments.part_size.as_deref())? {
             write.part_bytes = part_bytes;
             write.single_put_bytes_max = part_bytes;

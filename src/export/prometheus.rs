@@ -75,7 +75,7 @@ struct Numbers {
 impl Collector for Numbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.metrics.snapshot();
-        let age = snapshot.oldest_dirty.map_or(Duration::ZERO, |it| self.clock.now().saturating_duration_since(it));
+        let age = snapshot.dirty_age(self.clock.now());
         numbers(&mut encoder, &snapshot, age, &self.prices)
     }
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::FileSystem;
-use crate::read::{ReadEngine, Reader};
+use crate::read::Reader;
 use crate::types::{Ino, ObjectInfo};
 
 /// Walks that are followed at once.
@@ -122,8 +122,7 @@ impl FileSystem {
         let files = self.namespace.files_from(directory, ahead.from, ahead.count);
         let mut found = files.len();
         for (index, file) in files.iter().enumerate().filter(|_| ahead.bring) {
-            let small = |object: &&ObjectInfo| ReadEngine::is_small(object);
-            let Some(object) = file.object.as_ref().filter(small) else { continue };
+            let Some(object) = &file.object else { continue };
             if !self.read.bring(object, &self.clock, no_older_than) {
                 // What did not fit is looked up again at the next open.
                 found = index;

@@ -1,5 +1,7 @@
 //! What happened between two snapshots. Pure.
 
+use std::time::{Duration, Instant};
+
 use super::histogram::HistogramSnapshot;
 use super::names::{Counter, Latency};
 use super::registry::Snapshot;
@@ -18,6 +20,11 @@ impl Snapshot {
             latencies,
             oldest_dirty: self.oldest_dirty,
         }
+    }
+
+    /// How old the oldest unpublished bytes are at `now`; zero if there are none.
+    pub fn dirty_age(&self, now: Instant) -> Duration {
+        self.oldest_dirty.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// The share of blocks that were found in a cache, in percent; `None` if none was asked for.
@@ -49,8 +56,6 @@ fn differences<K: Copy + PartialEq>(later: &[(K, u64)], earlier: &[(K, u64)]) ->
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::metrics::{Gauge, Metrics, RequestKind};
 

@@ -29,16 +29,11 @@ pub(super) struct Coming {
 }
 
 impl ReadEngine {
-    /// Whether one GET brings the whole file, which is not empty.
-    pub fn is_small(info: &ObjectInfo) -> bool {
-        (1..=HEAD_BYTES).contains(&info.size_bytes)
-    }
-
-    /// Asks for the whole of a small file that may be opened soon, unless it is on its way already; false if memory or the
-    /// number of such files does not allow it, or it is not small. What was ordered before `no_older_than` is forgotten.
+    /// Asks for the whole of a file that may be opened soon, unless it is on its way already, or one GET does not bring all of
+    /// it; false if memory or the number of such files does not allow it. What was ordered before `no_older_than` is forgotten.
     pub fn bring(&self, info: &ObjectInfo, clock: &Clock, no_older_than: Instant) -> bool {
-        if !Self::is_small(info) {
-            return false;
+        if !(1..=HEAD_BYTES).contains(&info.size_bytes) {
+            return true;
         }
         let mut brought = self.0.brought.lock();
         if brought.get(info.key()).is_some_and(|coming| coming.ordered >= no_older_than) {

@@ -9,19 +9,16 @@ use crate::store::memory::MemoryStore;
 
 const MIB: u64 = 1 << 20;
 
+fn engine(store: Arc<dyn ObjectStore>, limits: WriteLimits) -> WriteEngine {
+    WriteEngine::new(store, PagePool::new(0), limits, Arc::default(), Clock::system(), Journal::disabled())
+}
+
 #[tokio::test]
 async fn a_part_fetches_its_rest_from_the_base_only_when_its_upload_has_its_turn() {
     let (bucket, faults, gate) = (MemoryStore::with_part_bytes_min(1), Faults::seeded(0), Gate::closed());
     faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::UploadPart));
     let limits = WriteLimits { staging_bytes: 64 * MIB, part_bytes: MIB, single_put_bytes_max: 0, uploads_max: 2 };
-    let engine = WriteEngine::new(
-        Arc::new(FaultyStore::new(Arc::new(bucket.clone()), faults)),
-        PagePool::new(0),
-        limits,
-        Arc::new(Metrics::default()),
-        Clock::system(),
-        Journal::disabled(),
-    );
+    let engine = engine(Arc::new(FaultyStore::new(Arc::new(bucket.clone()), faults)), limits);
     let mut expected = vec![7; 8 * MIB as usize];
     let base = Base::Object(bucket.put_directly("k", expected.clone()));
     let writer = engine.writer(WriteTarget { key: "k".into(), base, attributes: ObjectAttributes::default() });
@@ -47,14 +44,7 @@ async fn a_part_fetches_its_rest_from_the_base_only_when_its_upload_has_its_turn
 async fn files_whose_rests_are_larger_than_the_budget_for_them_are_published_side_by_side() {
     let bucket = MemoryStore::with_part_bytes_min(1);
     let limits = WriteLimits { staging_bytes: 2 * MIB, part_bytes: MIB, single_put_bytes_max: 4 * MIB, uploads_max: 1 };
-    let engine = WriteEngine::new(
-        Arc::new(bucket.clone()),
-        PagePool::new(0),
-        limits,
-        Arc::new(Metrics::default()),
-        Clock::system(),
-        Journal::disabled(),
-    );
+    let engine = engine(Arc::new(bucket.clone()), limits);
     // Half of them are sent whole, half as parts: neither kind may wait for what the other holds.
     let publishing = (0..8_u64).map(|file| {
         let key = format!("k{file}");
@@ -76,14 +66,7 @@ async fn files_whose_rests_are_larger_than_the_budget_for_them_are_published_sid
 async fn a_file_that_is_being_renamed_begins_no_upload_under_the_key_that_it_loses() {
     let bucket = MemoryStore::with_part_bytes_min(1);
     let limits = WriteLimits { staging_bytes: 64 * MIB, part_bytes: MIB, single_put_bytes_max: 0, uploads_max: 2 };
-    let engine = WriteEngine::new(
-        Arc::new(bucket.clone()),
-        PagePool::new(0),
-        limits,
-        Arc::new(Metrics::default()),
-        Clock::system(),
-        Journal::disabled(),
-    );
+    let engine = engine(Arc::new(bucket.clone()), limits);
     let base = Base::Absent { exclusive: false };
     let writer = engine.writer(WriteTarget { key: "old".into(), base, attributes: ObjectAttributes::default() });
     let page = Bytes::from(vec![7; MIB as usize]);

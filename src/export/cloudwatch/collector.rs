@@ -33,7 +33,7 @@ impl Collector {
     pub(super) fn close(&mut self) -> Vec<Datum> {
         let latencies = self.metrics.take_latencies();
         let now = self.metrics.snapshot();
-        let age = now.oldest_dirty.map_or(Duration::ZERO, |since| self.clock.now().saturating_duration_since(since));
+        let age = now.dirty_age(self.clock.now());
         let stamp = self.schedule.end(self.clock.wall(), self.clock.now());
         let data = data_of(&now.since(&self.earlier, latencies), stamp, age, &self.prices);
         self.earlier = now;

@@ -60,15 +60,21 @@ struct Bench {
 }
 
 fn bench() -> Bench {
-    let (metrics, stub) = (Arc::new(Metrics::default()), Stub::default());
-    let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_012));
-    let pending = Arc::new(Mutex::new(Pending::new(0)));
-    let sender = Sender::new(Box::new(stub.clone()), Arc::clone(&pending), Arc::new(Notify::new()), Duration::ZERO);
-    let collector = Collector::new((Arc::clone(&metrics), Arc::default()), clock.clone(), MINUTE);
-    Bench { metrics, clock, collector, pending, sender, stub }
+    let stub = Stub::default();
+    let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_012);
+    Bench { stub: stub.clone(), ..Bench::new(Box::new(stub), 0, began) }
 }
 
 impl Bench {
+    /// Sends to a sink, under a clock that stands at `began`; the stub is nobody's.
+    fn new(sink: Box<dyn Sink>, dimension_bytes: usize, began: SystemTime) -> Self {
+        let (metrics, clock) = (Arc::new(Metrics::default()), Clock::manual(began));
+        let pending = Arc::new(Mutex::new(Pending::new(dimension_bytes)));
+        let sender = Sender::new(sink, Arc::clone(&pending), Arc::new(Notify::new()), Duration::ZERO);
+        let collector = Collector::new((Arc::clone(&metrics), Arc::default()), clock.clone(), MINUTE);
+        Self { metrics, clock, collector, pending, sender, stub: Stub::default() }
+    }
+
     /// Lets the present minute end.
     fn minute(&mut self) {
         self.clock.advance(self.collector.until_end());
@@ -134,16 +140,16 @@ async fn the_age_of_dirty_bytes_is_sent() {
     assert_eq!(ages, [Value::Single(8.0), Value::Single(0.0)]);
 }
 
+/// A running export, by the timers' clock.
+fn export(metrics: &Arc<Metrics>, stub: &Stub) -> CloudWatchExport {
+    let numbers = (Arc::clone(metrics), Arc::default());
+    CloudWatchExport::start(numbers, Clock::timers(), MINUTE, 0, Box::new(stub.clone()))
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_end_sends_the_last_interval() {
     let (metrics, stub) = (Arc::new(Metrics::default()), Stub::default());
-    let export = CloudWatchExport::start(
-        (Arc::clone(&metrics), Arc::default()),
-        Clock::timers(),
-        MINUTE,
-        0,
-        Box::new(stub.clone()),
-    );
+    let export = export(&metrics, &stub);
     metrics.add(Counter::BytesRead, 3);
     export.finish().await;
     assert_eq!(stub.singles("BytesRead").into_values().sum::<f64>(), 3.0);
@@ -154,8 +160,7 @@ async fn the_end_waits_three_seconds_and_no_longer() {
     let stub = Stub::default();
     *stub.hangs.lock() = true;
     let clock = Clock::timers();
-    let export =
-        CloudWatchExport::start((Arc::default(), Arc::default()), clock.clone(), MINUTE, 0, Box::new(stub.clone()));
+    let export = export(&Arc::default(), &stub);
     let began = clock.now();
     export.finish().await;
     assert_eq!((clock.now() - began).as_secs(), 3);
@@ -167,8 +172,7 @@ async fn who_may_not_send_is_not_waited_for_at_the_end() {
     let stub = Stub::default();
     *stub.fails.lock() = Some(PutError::Denied("AccessDenied".into()));
     let clock = Clock::timers();
-    let export =
-        CloudWatchExport::start((Arc::default(), Arc::default()), clock.clone(), MINUTE, 0, Box::new(stub.clone()));
+    let export = export(&Arc::default(), &stub);
     let began = clock.now();
     export.finish().await;
     assert_eq!(clock.now(), began);
@@ -180,13 +184,7 @@ async fn a_cloudwatch_that_comes_back_before_the_end_gets_everything() {
     *stub.fails.lock() = Some(PutError::Away("reset".into()));
     let metrics = Arc::new(Metrics::default());
     metrics.add(Counter::BytesRead, 9);
-    let export = CloudWatchExport::start(
-        (Arc::clone(&metrics), Arc::default()),
-        Clock::timers(),
-        MINUTE,
-        0,
-        Box::new(stub.clone()),
-    );
+    let export = export(&metrics, &stub);
     let fails = Arc::clone(&stub.fails);
     let later = async move {
         tokio::time::sleep(Duration::from_secs(1)).await;

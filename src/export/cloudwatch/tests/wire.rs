@@ -26,12 +26,7 @@ async fn bench(cloudwatch: &CwSim, seconds_ago: u64) -> Bench {
     };
     let dimensions = DIMENSIONS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let sink = CloudWatchSink::new(&shared.load().await, &config, dimensions);
-    let metrics = Arc::new(Metrics::default());
-    let clock = Clock::manual(Clock::system().wall() - Duration::from_secs(seconds_ago));
-    let pending = Arc::new(Mutex::new(Pending::new(60)));
-    let sender = Sender::new(Box::new(sink), Arc::clone(&pending), Arc::new(Notify::new()), Duration::ZERO);
-    let collector = Collector::new((Arc::clone(&metrics), Arc::default()), clock.clone(), MINUTE);
-    Bench { metrics, clock, collector, pending, sender, stub: Stub::default() }
+    Bench::new(Box::new(sink), 60, Clock::system().wall() - Duration::from_secs(seconds_ago))
 }
 
 #[tokio::test]
