@@ -1,5 +1,6 @@
 //! Facts about the read engine, against a store that can be held back and broken.
 
+mod disk;
 mod faults;
 mod opening;
 mod requests;
@@ -83,7 +84,9 @@ impl Bench {
 
     /// Until every request has ended and its task is gone.
     async fn settle(&self) {
-        while self.engine.in_flight_bytes() > 0 || self.engine.0.fetcher.in_flight.blocks() > 0 {
+        // Each request's task holds the fetcher, and after its last block still offers what came to the disk cache.
+        let fetcher = &self.engine.0.fetcher;
+        while Arc::strong_count(fetcher) > 1 || self.engine.in_flight_bytes() > 0 || fetcher.in_flight.blocks() > 0 {
             tokio::task::yield_now().await;
         }
     }
