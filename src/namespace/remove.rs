@@ -196,15 +196,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::NewNode;
+    use super::super::tests::whole;
     use super::*;
     use crate::clock::Clock;
-    use crate::config::{AttributeDefaults, NamespaceLimits};
     use crate::store::memory::MemoryStore;
 
     fn namespace(bucket: &MemoryStore) -> Namespace {
-        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
-        let (limits, clock) = (NamespaceLimits::default(), Clock::system());
-        Namespace::new(Arc::new(bucket.clone()), "", defaults, limits, clock, None)
+        whole(Arc::new(bucket.clone()), Clock::system())
     }
 
     #[tokio::test]

@@ -12,10 +12,14 @@ fn clock() -> Clock {
     Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000))
 }
 
-fn namespace(bucket: &MemoryStore, faults: &Faults, clock: Clock) -> Namespace {
+/// All names of a store, with ordinary owners and limits.
+pub(super) fn whole(store: Arc<dyn ObjectStore>, clock: Clock) -> Namespace {
     let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
-    let store = FaultyStore::new(Arc::new(bucket.clone()), faults.clone());
-    Namespace::new(Arc::new(store), "", defaults, NamespaceLimits::default(), clock, None)
+    Namespace::new(store, "", defaults, NamespaceLimits::default(), clock, None)
+}
+
+fn namespace(bucket: &MemoryStore, faults: &Faults, clock: Clock) -> Namespace {
+    whole(Arc::new(FaultyStore::new(Arc::new(bucket.clone()), faults.clone())), clock)
 }
 
 async fn names(namespace: &Namespace, directory: Ino) -> Vec<String> {

@@ -6,9 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
+use super::super::tests::whole;
 use super::super::{Namespace, NodeKind};
 use crate::clock::Clock;
-use crate::config::{AttributeDefaults, NamespaceLimits};
 use crate::metrics::RequestKind;
 use crate::store::faulty::{Fault, Faults, FaultyStore, Gate, Rule};
 use crate::store::memory::{MemoryOptions, MemoryStore};
@@ -19,9 +19,7 @@ fn store(page_keys_max: usize, starts_after: bool) -> Arc<MemoryStore> {
 }
 
 fn namespace(store: &Arc<MemoryStore>) -> Namespace {
-    let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
-    Namespace::new(Arc::clone(store) as _, "", defaults, NamespaceLimits::default(), clock, None)
+    whole(Arc::clone(store) as _, Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000)))
 }
 
 /// All names of a directory, in the order of the stream, read `count` at a time.
@@ -388,9 +386,7 @@ fn a_name_that_waits_for_the_next_page_does_not_undo_what_was_published_since() 
         }
         let (faults, gate) = (Faults::seeded(0), Gate::closed());
         let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
-        let faulty = Arc::new(FaultyStore::new(Arc::clone(&bucket) as _, faults.clone()));
-        let namespace = Namespace::new(faulty, "", defaults, NamespaceLimits::default(), clock, None);
+        let namespace = whole(Arc::new(FaultyStore::new(Arc::clone(&bucket) as _, faults.clone())), clock);
         let ino = namespace.lookup(Ino::ROOT, "a").await.expect("there").ino;
         // The first page, which ends with `a`, has left S3 when `a` is published.
         faults.add(Rule::new(Fault::HoldReply(gate.clone())).on(RequestKind::List).times(1));
