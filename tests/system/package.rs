@@ -7,7 +7,14 @@ use super::bed::{Bed, has, hold, run, text};
 use super::{Fact, Shown};
 
 pub const FACTS: &[Fact] = &[
-    ("package::install_mount_work_and_remove_leave_nothing_behind", install_mount_work_and_remove_leave_nothing_behind),
+    (
+        "package::the_deb_is_installed_works_and_leaves_nothing_behind",
+        the_deb_is_installed_works_and_leaves_nothing_behind,
+    ),
+    (
+        "package::the_rpm_is_installed_works_and_leaves_nothing_behind",
+        the_rpm_is_installed_works_and_leaves_nothing_behind,
+    ),
     ("package::the_files_for_ec2_are_well_formed", the_files_for_ec2_are_well_formed),
 ];
 
@@ -22,26 +29,41 @@ fn cache() -> PathBuf {
     base.join("s3mount")
 }
 
-fn install_mount_work_and_remove_leave_nothing_behind() -> Shown {
-    if !nix::unistd::geteuid().is_root() || !has("apt-get") || !has("unshare") {
-        return Ok(Some("needs root, apt-get and unshare".into()));
+fn the_deb_is_installed_works_and_leaves_nothing_behind() -> Shown {
+    install_mount_work_and_remove("deb", "cargo-deb", "apt-get")
+}
+
+fn the_rpm_is_installed_works_and_leaves_nothing_behind() -> Shown {
+    install_mount_work_and_remove("rpm", "cargo-generate-rpm", "rpm")
+}
+
+/// Packs the program with `packer`, and runs package.sh, which installs it with `installer`.
+fn install_mount_work_and_remove(kind: &str, packer: &str, installer: &str) -> Shown {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(Some("needs root".into()));
     }
-    if !has("cargo-deb") && !cache().join("bin/cargo-deb").is_file() {
-        return Ok(Some("no cargo-deb (scripts/package installs it)".into()));
+    if let Some(missing) = [installer, "unshare"].into_iter().find(|program| !has(program)) {
+        return Ok(Some(format!("no {missing}")));
+    }
+    if !has(packer) && !cache().join("bin").join(packer).is_file() {
+        return Ok(Some(format!("no {packer} (scripts/package --tools installs it)")));
     }
     let bed = Bed::new()?;
     // The program that the other facts are about is packed: nothing is built for this one.
     let mut package = bed.command(&root().join("scripts/package").display().to_string());
-    package.args(["--deb", "--binary", env!("CARGO_BIN_EXE_s3mount")]).current_dir(root());
+    package.args([&format!("--{kind}"), "--binary", env!("CARGO_BIN_EXE_s3mount")]).current_dir(root());
     for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME", "XDG_CACHE_HOME", "CARGO_TARGET_DIR"] {
         package.envs(std::env::var_os(name).map(|value| (name, value)));
     }
     let packed = run(&mut package)?;
     hold(packed.status.success(), "the package is made", &text(&packed))?;
     let said = String::from_utf8_lossy(&packed.stdout).into_owned();
-    let deb = said.lines().last().map(|line| root().join(line.trim())).ok_or("no package is named")?;
-    let test = root().join("scripts/test-package").display().to_string();
-    let output = run(bed.command(&test).arg(&deb).arg(bed.sim.url()))?;
+    let made = said.lines().last().map(|line| root().join(line.trim())).ok_or("no package is named")?;
+    let here = root().join("tests/system");
+    let mut command = bed.command("unshare");
+    command.args(["--mount", "--propagation", "private", "bash"]).arg(here.join("package.sh"));
+    command.env("T", bed.scratch()).env("HERE", here).env("PACKAGE", made).env("ENDPOINT", bed.sim.url());
+    let output = run(&mut command)?;
     if output.status.code() == Some(77) {
         return Ok(Some(text(&output).trim().to_owned()));
     }

@@ -51,12 +51,12 @@ fn the_service_runs_as_the_documents_say() -> Shown {
     job.push_str(END);
     let write = |name: &str, text: &str| fs::write(bed.path(name), text).map_err(|e| e.to_string());
     write("job", &job)?;
-    write("systemd.sh", include_str!("systemd.sh"))?;
     fs::create_dir(bed.path("out")).map_err(|e| e.to_string())?;
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/s3mount@.service");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (here, unit) = (root.join("tests/system"), root.join("systemd/s3mount@.service"));
     let mut command = bed.command("timeout");
-    command.args(["--signal=KILL", "120", "bash"]).arg(bed.path("systemd.sh"));
-    command.env("T", bed.scratch()).env("UNIT", unit);
+    command.args(["--signal=KILL", "120", "bash"]).arg(here.join("systemd.sh"));
+    command.env("T", bed.scratch()).env("HERE", here).env("UNIT", unit);
     command.env("S3MOUNT", env!("CARGO_BIN_EXE_s3mount")).env("ENDPOINT", bed.sim.url());
     let output = run(&mut command)?;
     if output.status.code() == Some(77) {

@@ -1,7 +1,7 @@
 # A systemd of its own, as process 1 of new namespaces, over an overlay of this machine's root, which stays as it is.
 # It runs $T/job, with what that says in $T/out/log, and ends. Exit status 77 with a reason where that cannot be done.
 set -euo pipefail
-skip() { echo "$*"; exit 77; }
+. "$HERE/root.sh"
 [ -x /lib/systemd/systemd ] || skip "no systemd"
 if [ "$$" != 1 ]; then
     apart="unshare --mount --pid --fork --kill-child --cgroup --ipc --uts --propagation private"
@@ -10,11 +10,7 @@ if [ "$$" != 1 ]; then
 fi
 
 root=$T/root
-mkdir -p "$T/layer" "$root"
-mount -t tmpfs tmpfs "$T/layer"
-mkdir "$T/layer/up" "$T/layer/work"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$T/layer/up,workdir=$T/layer/work" "$root" || skip "no overlay over /"
-mount -t proc proc "$root/proc"
+root_apart
 mount -t sysfs sysfs "$root/sys"
 mount -t cgroup2 cgroup "$root/sys/fs/cgroup" || skip "no cgroups of version 2"
 mount -t tmpfs tmpfs "$root/dev"
@@ -25,7 +21,7 @@ done
 mkdir "$root/dev/pts" "$root/dev/shm"
 mount -t devpts devpts "$root/dev/pts"
 ln -s /proc/self/fd "$root/dev/fd"
-for own in run tmp var/lib/s3mount var/log mnt; do
+for own in var/lib/s3mount var/log mnt; do
     mkdir -p "$root/$own"
     mount -t tmpfs tmpfs "$root/$own"
 done
