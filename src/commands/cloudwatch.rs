@@ -5,13 +5,13 @@
 mod apply;
 mod plan;
 
-use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
 
 use self::apply::{Change, CloudWatch};
 use self::plan::{Plan, install_policy, metrics_policy};
+use super::say::say;
 use super::status::resolved;
 use crate::config::InstallConfig;
 use crate::config::cli::{CloudWatchAction, CloudWatchArgs};
@@ -52,13 +52,13 @@ async fn install(config: &InstallConfig) -> Result<(), Failure> {
             "PolicyOfWhoInstalls": install_policy(),
             "MonthlyPrice": month,
         });
-        say(&format!("{whole:#}"));
+        say!("{whole:#}");
         return Ok(());
     }
     let cloudwatch = CloudWatch::new(&shared);
     let mut changes = 0;
     let mut told = |what: &str, change: Change| {
-        say(&format!("{what}: {}", change.word()));
+        say!("{what}: {}", change.word());
         changes += usize::from(change != Change::None);
     };
     told(&format!("dashboard {}", plan.dashboard.dashboard_name), cloudwatch.dashboard(&plan.dashboard).await?);
@@ -66,16 +66,11 @@ async fn install(config: &InstallConfig) -> Result<(), Failure> {
         told(&format!("alarm {}", alarm.alarm_name), change);
     }
     if changes == 0 {
-        say("nothing has changed");
+        say!("nothing has changed");
     }
-    say(&price_line(&month, &prices));
-    say(&format!("The mount's role needs:\n{:#}", metrics_policy(&config.namespace)));
+    say!("{}", price_line(&month, &prices));
+    say!("The mount's role needs:\n{:#}", metrics_policy(&config.namespace));
     Ok(())
-}
-
-/// Prints a line. Who reads it may have seen enough and closed the pipe; what is to be put is put all the same.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn price_line(month: &CloudWatchMonth, prices: &CloudWatchPrices) -> String {

@@ -1,5 +1,6 @@
 //! `s3mount doctor`: a table of what was looked at, with remedies.
 
+use super::say::say;
 use crate::config::S3Config;
 use crate::config::cli::DoctorArgs;
 use crate::lifecycle::Failure;
@@ -14,7 +15,7 @@ pub(super) fn run(arguments: DoctorArgs) -> Result<(), Failure> {
         checks.iter().filter(|check| check.verdict == Verdict::Failed).map(|check| check.name).collect();
     if json {
         let whole = serde_json::json!({ "ok": failed.is_empty(), "checks": checks });
-        println!("{whole}");
+        say!("{whole}");
     } else {
         checks.iter().for_each(show);
     }
@@ -31,8 +32,8 @@ fn show(check: &Check) {
         Verdict::Failed => "FAILED",
         Verdict::Skipped => "-",
     };
-    println!("{mark:7} {:30} {}", check.name, check.detail);
+    say!("{mark:7} {:30} {}", check.name, check.detail);
     if let Some(remedy) = &check.remedy {
-        println!("{:7} {:30} -> {remedy}", "", "");
+        say!("{:7} {:30} -> {remedy}", "", "");
     }
 }

@@ -11,8 +11,9 @@ use std::path::Path;
 
 use clap::Parser;
 
+use super::say::say;
 use super::status::{mount_at, speak};
-use super::{mount, refused, unmount};
+use super::{mount, refused, remount, unmount};
 use crate::config::MountConfig;
 use crate::config::cli::Refused;
 use crate::config::helper::{Helper, MountCall, UnmountCall};
@@ -28,15 +29,19 @@ pub(super) fn run(helper: Helper, argv: Vec<OsString>) -> Result<Result<(), Fail
 
 fn mounted(call: &MountCall) -> Result<(), Failure> {
     enter(call.namespace.as_deref())?;
-    let mut arguments = call.arguments().map_err(|error| match error {
+    let refused = |error| match error {
         Refused::Words(error) => Failure::usage(refused::line(&error)),
         Refused::Option(error) => Failure::usage(error.to_string()),
-    })?;
+    };
+    if let Some(wish) = call.remount().map_err(refused)? {
+        return remount::run(call, wish);
+    }
+    let mut arguments = call.arguments().map_err(refused)?;
     // mount(8) waits for the helper's end.
     arguments.foreground = false;
     name_the_home();
     if call.verbose {
-        println!("mount.s3mount: {} on {}", call.source.display(), call.dir.display());
+        say!("mount.s3mount: {} on {}", call.source.display(), call.dir.display());
     }
     if call.fake {
         let ids = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
@@ -63,6 +68,9 @@ fn unmounted(call: &UnmountCall) -> Result<(), Failure> {
     let shown = entry.dir.display();
     let by_root = nix::unistd::geteuid().is_root();
     let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::ResourceBusy if call.read_only && by_root && place::remount(&entry.dir, true, false).is_ok() => {
+            Failure::mount(format!("{}: it is read-only now", unmount::in_use(&entry.dir)))
+        }
         io::ErrorKind::ResourceBusy => {
             Failure::mount(format!("{}: end them and unmount again, or umount -l", unmount::in_use(&entry.dir)))
         }
@@ -81,7 +89,7 @@ fn unmounted(call: &UnmountCall) -> Result<(), Failure> {
     }
     utab::remove(&entry.dir);
     if call.verbose {
-        println!("umount.s3mount: {shown} is unmounted");
+        say!("umount.s3mount: {shown} is unmounted");
     }
     // A daemon that belongs to another user, or is dead, is not heard.
     steps.map_or(Ok(()), unmount::follow)

@@ -7,6 +7,8 @@ mod manuals;
 mod mount;
 mod recover;
 mod refused;
+mod remount;
+mod say;
 mod status;
 mod top;
 mod unmount;
@@ -31,11 +33,12 @@ pub fn run() -> ExitCode {
         Some(helper) => helper::run(helper, argv),
         None => own(argv),
     };
+    let outcome = outcome.map(|done| done.and_then(|()| say::all_was_printed()));
     match outcome {
         Err(error) => refused::exit(program, &error),
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(Failure { code, line })) => {
-            eprintln!("{program}: {line}");
+            say::complain!("{program}: {line}");
             ExitCode::from(code)
         }
     }

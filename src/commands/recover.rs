@@ -1,5 +1,6 @@
 //! `s3mount recover`: bytes that could not be uploaded, shown, exported, pushed or discarded.
 
+use super::say::{complain, say};
 use crate::config::S3Config;
 use crate::config::cli::{RecoverAction, RecoverArgs};
 use crate::lifecycle::recovery::{self, Row};
@@ -13,20 +14,20 @@ pub(super) fn run(arguments: RecoverArgs) -> Result<(), Failure> {
         RecoverAction::List => {
             let rows = recovery::list(&root);
             if rows.is_empty() {
-                println!("nothing is kept below {}", root.display());
+                say!("nothing is kept below {}", root.display());
             }
             rows.iter().for_each(show);
         }
         RecoverAction::Discard { id } => {
             if let Some(left) = recovery::discard(&root, &s3, &id)? {
-                eprintln!("s3mount: {id} is discarded; {left}");
+                complain!("s3mount: {id} is discarded; {left}");
             }
         }
         RecoverAction::Export { id, path, holes } => {
             recovery::export(&root, &s3, &id, &path, holes)?;
-            println!("{} is written; {id} is still kept: s3mount recover discard {id}", path.display());
+            say!("{} is written; {id} is still kept: s3mount recover discard {id}", path.display());
         }
-        RecoverAction::Push { id, force } => println!("{} is written", recovery::push(&root, &s3, &id, force)?),
+        RecoverAction::Push { id, force } => say!("{} is written", recovery::push(&root, &s3, &id, force)?),
     }
     Ok(())
 }
@@ -35,8 +36,8 @@ fn show(row: &Row) {
     let (id, bucket) = (&row.id, &row.bucket);
     match &row.what {
         Some((key, size_bytes, reason)) => {
-            println!("{id}  s3://{bucket}/{key}  {}  {reason}", indicatif::BinaryBytes(*size_bytes));
+            say!("{id}  s3://{bucket}/{key}  {}  {reason}", indicatif::BinaryBytes(*size_bytes));
         }
-        None => println!("{id}  s3://{bucket}/?  torn record; its bytes: {}", row.data.display()),
+        None => say!("{id}  s3://{bucket}/?  torn record; its bytes: {}", row.data.display()),
     }
 }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
+use super::say::complain;
+
 /// Help and version are no errors; anything else is said in one line, with exit bit 1 of mount(8).
 pub(super) fn exit(program: &str, error: &clap::Error) -> ExitCode {
     if matches!(
@@ -14,7 +16,7 @@ pub(super) fn exit(program: &str, error: &clap::Error) -> ExitCode {
         let shown = error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
         return ExitCode::from(u8::from(!shown));
     }
-    eprintln!("{program}: {}", line(error));
+    complain!("{program}: {}", line(error));
     ExitCode::from(1)
 }
 

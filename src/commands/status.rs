@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::say::say;
 use crate::config::cli::StatusArgs;
 use crate::export::status::{Status, connect, socket_paths};
 use crate::lifecycle::Failure;
@@ -72,13 +73,13 @@ pub(super) fn run(arguments: &StatusArgs) -> Result<(), Failure> {
         None => mounts().into_iter().filter(|entry| entry.kind == "fuse.s3mount").collect(),
     };
     if entries.is_empty() && !arguments.json {
-        println!("nothing is mounted");
+        say!("nothing is mounted");
     }
     let mut failed = None;
     for entry in entries {
         match ask(&entry) {
             Ok(status) if arguments.json => {
-                println!("{}", serde_json::to_string(&status).map_err(|error| Failure::system(error.to_string()))?);
+                say!("{}", serde_json::to_string(&status).map_err(|error| Failure::system(error.to_string()))?);
             }
             Ok(status) => show(&status),
             Err(failure) => failed = Some(failure),
@@ -88,15 +89,15 @@ pub(super) fn run(arguments: &StatusArgs) -> Result<(), Failure> {
 }
 
 fn show(it: &Status) {
-    println!("{} on {} (pid {}, {}, up {:.0} s)", it.source, it.dir, it.pid, it.state, it.uptime_seconds);
-    println!(
+    say!("{} on {} (pid {}, {}, up {:.0} s)", it.source, it.dir, it.pid, it.state, it.uptime_seconds);
+    say!(
         "  not in S3 yet  {} in {} files, {} on the way",
         bytes(it.dirty_bytes),
         it.dirty_files,
         bytes(it.uploading_bytes)
     );
     for file in it.files.iter().take(FILES_SHOWN_MAX) {
-        println!(
+        say!(
             "    {}  {} of {} in S3, {} to go, waiting for {:.0} s",
             file.path.escape_debug(),
             count(file.in_s3_bytes),
@@ -106,15 +107,15 @@ fn show(it: &Status) {
         );
     }
     if it.files.len() > FILES_SHOWN_MAX {
-        println!("    and {} more", it.files.len() - FILES_SHOWN_MAX);
+        say!("    and {} more", it.files.len() - FILES_SHOWN_MAX);
     }
-    println!(
+    say!(
         "  applications   {} read, {} written, {} open handles",
         count(it.bytes_read),
         count(it.bytes_written),
         it.open_handles
     );
-    println!(
+    say!(
         "  S3             {} received, {} sent, {} retries",
         count(it.s3_bytes_received),
         count(it.s3_bytes_sent),
@@ -122,7 +123,7 @@ fn show(it: &Status) {
     );
     let (hits, misses) = it.disk_cache_hits_and_misses;
     if it.disk_cache_bytes > 0 || misses > 0 {
-        println!(
+        say!(
             "  disk cache     {} on disk, {} read, {} written, {hits} hits, {misses} misses, {} opens by passthrough",
             bytes(it.disk_cache_bytes),
             count(it.disk_cache_bytes_read),
@@ -130,7 +131,7 @@ fn show(it: &Status) {
             it.passthrough_opens
         );
     }
-    println!(
+    say!(
         "  memory         {} of {} cached, {} in flight, {} staged",
         count(it.cache.memory_bytes),
         count(it.cache.memory_bytes_max),
@@ -140,23 +141,26 @@ fn show(it: &Status) {
     let listed = |table: &std::collections::BTreeMap<String, u64>| {
         table.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
     };
-    println!("  requests       {}", listed(&it.requests));
+    say!("  requests       {}", listed(&it.requests));
     if !it.errors.is_empty() {
-        println!("  errors         {}", listed(&it.errors));
+        say!("  errors         {}", listed(&it.errors));
     }
     let budget = it.cost.budget_usd_per_hour.map(|usd| format!(" of a budget of ${usd}")).unwrap_or_default();
-    println!(
+    say!(
         "  cost           about ${:.6}, ${:.4} an hour{budget} (prices of {}, {})",
-        it.cost.usd, it.cost.usd_per_hour, it.cost.prices_region, it.cost.prices_dated
+        it.cost.usd,
+        it.cost.usd_per_hour,
+        it.cost.prices_region,
+        it.cost.prices_dated
     );
     for (name, latency) in &it.latencies {
-        println!("  {name:18} p50 {:.2} ms, p99 {:.2} ms", latency.p50_ms, latency.p99_ms);
+        say!("  {name:18} p50 {:.2} ms, p99 {:.2} ms", latency.p50_ms, latency.p99_ms);
     }
     if it.cost.over_budget {
-        println!("  warning: over budget; windows of read-ahead are divided by {}", it.cost.read_ahead_divisor);
+        say!("  warning: over budget; windows of read-ahead are divided by {}", it.cost.read_ahead_divisor);
     }
     for warning in &it.warnings {
-        println!("  warning: {warning}");
+        say!("  warning: {warning}");
     }
 }
 

@@ -42,6 +42,25 @@ const ORDINARY: &[&str] = &[
     "nonempty",
 ];
 
+/// Words by which mount(8) repeats what the kernel and libmount's table show of a mount, where fstab(5) has no line for it.
+const SHOWN: &[&str] = &["user_id", "group_id", "max_read", "blksize", "fd", "rootmode", "subtype", "helper"];
+
+/// The options of ours in a list that has the word `remount`: each with its value, without the words by which mount(8) says
+/// what it has read from the kernel. `None` where the list asks for no remount.
+pub(super) fn remount(list: &str) -> Option<String> {
+    let words = split(list);
+    if !words.iter().any(|word| word == "remount") {
+        return None;
+    }
+    let name = |word: &str| word.split_once('=').map_or(word, |(name, _)| name).to_owned();
+    let is_shown = words.iter().any(|word| name(word) == "user_id");
+    // The kernel shows this for --allow-root, too.
+    let repeated = |name: &str| SHOWN.contains(&name) || (is_shown && name == "allow_other");
+    let kept = words.iter().filter(|word| *word != "remount" && !repeated(&name(word)));
+    let escaped = kept.map(|word| word.replace('\\', "\\\\").replace(',', "\\,"));
+    Some(escaped.collect::<Vec<_>>().join(","))
+}
+
 /// Parts a list at its commas, but for those behind a backslash.
 fn split(list: &str) -> Vec<String> {
     let mut words = vec![String::new()];

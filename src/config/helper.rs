@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Command, Parser};
 
 use super::cli::{Cli, MountArgs, Refused};
+use super::{file, fstab};
 
 /// The helper that a program's name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +67,43 @@ pub struct MountCall {
     pub kind: Option<String>,
 }
 
+/// What `mount -o remount` asks for.
+#[derive(Debug)]
+pub struct Remount {
+    /// The wish in the words of s3mount's own command line.
+    pub arguments: MountArgs,
+    /// Names of the options that were said, here or in the file that `config` names.
+    pub said: Vec<String>,
+}
+
 impl MountCall {
     /// The same wish in the words of s3mount's own command line.
     ///
     /// # Errors
     /// See [`Refused`].
     pub fn arguments(&self) -> Result<MountArgs, Refused> {
+        self.arguments_of(&self.options)
+    }
+
+    /// The wish for a remount, if it is one (mount(8), "remount").
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn remount(&self) -> Result<Option<Remount>, Refused> {
+        let lists = self.options.iter().map(|list| list.to_string_lossy());
+        let Some(list) = fstab::remount(&lists.collect::<Vec<_>>().join(",")) else { return Ok(None) };
+        let mut words = fstab::arguments(&list, self.sloppy)?;
+        let arguments = self.arguments_of(&[list.into()])?;
+        if let Some(name) = &arguments.config {
+            words.extend(file::read(&file::path(name))?.arguments);
+        }
+        let name = |word: &String| word.trim_start_matches("--").split('=').next().unwrap_or_default().to_owned();
+        Ok(Some(Remount { arguments, said: words.iter().map(name).collect() }))
+    }
+
+    fn arguments_of(&self, lists: &[OsString]) -> Result<MountArgs, Refused> {
         let mut argv: Vec<OsString> = vec!["s3mount".into()];
-        for list in &self.options {
+        for list in lists {
             argv.extend(["-o".into(), list.clone()]);
         }
         // A bucket may have the name of a subcommand, and a directory may begin with a dash.
@@ -98,7 +128,7 @@ pub struct UnmountCall {
     /// Keep no record in /etc/mtab: there is none anyway
     #[arg(short = 'n')]
     pub no_mtab: bool,
-    /// Of no effect: a mount of s3mount does not become read-only
+    /// Make it read-only where it cannot be unmounted
     #[arg(short = 'r')]
     pub read_only: bool,
     /// Say what is done
@@ -167,6 +197,29 @@ mod tests {
         assert!(call("mount.s3mount b /mnt -o zebra,uid=7").is_err());
         assert_eq!(call("mount.s3mount b /mnt -s -o zebra,uid=7").expect("sloppy").uid, Some(7));
         assert_eq!(call("mount.s3mount b /mnt -o zebra,sloppy,uid=7").expect("sloppy").uid, Some(7));
+    }
+
+    #[test]
+    fn a_remount_has_the_words_of_fstab_or_those_of_the_kernel() {
+        let remount = |options: &'static str| {
+            let call = MountCall::try_parse_from(["mount.s3mount", "s3://b", "/mnt", "-o", options]).expect("a call");
+            call.remount().expect("known words").map(|it| (it.said, it.arguments.read_only))
+        };
+        assert_eq!(remount("ro,uid=7"), None);
+        let of_fstab = remount("ro,remount,noexec,nosuid,metadata_ttl=5s,allow_other,_netdev,user");
+        let said = ["read-only", "noexec", "metadata-ttl", "allow-other"].map(str::to_owned).to_vec();
+        assert_eq!(of_fstab, Some((said, true)));
+        let shown =
+            "rw,nosuid,nodev,relatime,remount,user_id=0,group_id=0,default_permissions,allow_other,helper=s3mount";
+        assert_eq!(remount(shown), Some((vec!["read-write".to_owned()], false)));
+    }
+
+    #[test]
+    fn a_comma_in_a_value_stays_one_in_a_remount() {
+        let options = r"remount,profile=a\,b\\c";
+        let call = MountCall::try_parse_from(["mount.s3mount", "s3://b", "/mnt", "-o", options]).expect("a call");
+        let remount = call.remount().expect("known words").expect("a remount");
+        assert_eq!(remount.arguments.s3.profile.as_deref(), Some(r"a,b\c"));
     }
 
     #[test]

@@ -70,16 +70,18 @@ fn mount_as_root(request: &MountRequest) -> io::Result<OwnedFd> {
     if request.others {
         data.push_str(",allow_other");
     }
-    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    if request.read_only {
-        flags |= MsFlags::MS_RDONLY;
-    }
-    if request.no_exec {
-        flags |= MsFlags::MS_NOEXEC;
-    }
+    let flags = flags(request.read_only, request.no_exec);
     // The source is an argument of its own here, so that nothing in it can become an option.
     mount(Some(request.source.as_str()), &request.dir, Some("fuse.s3mount"), flags, Some(data.as_str()))?;
     Ok(device.into())
+}
+
+/// The flags of a mount of ours.
+fn flags(read_only: bool, no_exec: bool) -> MsFlags {
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    flags.set(MsFlags::MS_RDONLY, read_only);
+    flags.set(MsFlags::MS_NOEXEC, no_exec);
+    flags
 }
 
 fn mount_by_fusermount(request: &MountRequest) -> io::Result<OwnedFd> {
@@ -200,6 +202,15 @@ pub fn unmount(dir: &Path, by_root: bool) -> io::Result<()> {
 /// What umount(2) said; `ResourceBusy` where a program still uses it.
 pub fn force(dir: &Path) -> io::Result<()> {
     Ok(umount2(dir, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
+/// Makes what is mounted at `dir` read-only or writable, and its programs runnable or not, as root. The kernel keeps its
+/// times' mode, and lets nothing else of a FUSE mount be changed (fuse_reconfigure).
+///
+/// # Errors
+/// What mount(2) said; `ResourceBusy` where a file is open for writing that would have to be read-only.
+pub fn remount(dir: &Path, read_only: bool, no_exec: bool) -> io::Result<()> {
+    Ok(mount(None::<&str>, dir, None::<&str>, MsFlags::MS_REMOUNT | flags(read_only, no_exec), None::<&str>)?)
 }
 
 /// Detaches whatever is mounted at `dir`.

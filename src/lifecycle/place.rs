@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Failure;
 use crate::fuse::mount;
-pub use crate::fuse::mount::{MountEntry, answers, detach, force, mounts, unmount};
+pub use crate::fuse::mount::{MountEntry, answers, detach, force, mounts, remount, unmount};
 
 /// Checks the directory to mount on and makes its path absolute. A dead mount of ours is taken away first.
 ///

@@ -176,6 +176,7 @@ mod tests {
     use crate::store::memory::{MemoryOptions, MemoryStore};
     use crate::store::retry::{RetryPolicy, RetryStore};
 
+    #[expect(clippy::print_stdout, reason = "shown where a fact fails")]
     async fn holds(store: Arc<dyn ObjectStore>) {
         for fact in facts() {
             println!("{}", fact.name);

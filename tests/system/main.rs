@@ -10,6 +10,8 @@ mod daemon;
 mod documents;
 mod mounting;
 mod package;
+mod printing;
+mod remounting;
 mod systemd;
 mod units;
 
@@ -30,8 +32,17 @@ fn main() -> ExitCode {
         return mounting::write_by_map(path);
     }
     let arguments = Arguments::from_args();
-    let facts =
-        [mounting::FACTS, daemon::FACTS, units::FACTS, systemd::FACTS, documents::FACTS, package::FACTS].concat();
+    let facts = [
+        mounting::FACTS,
+        remounting::FACTS,
+        daemon::FACTS,
+        units::FACTS,
+        systemd::FACTS,
+        documents::FACTS,
+        printing::FACTS,
+        package::FACTS,
+    ]
+    .concat();
     let trials = facts.into_iter().map(|(name, fact)| {
         Trial::ignorable_test(name, move || match fact()? {
             Some(reason) => Ok(Completion::ignored_with(reason)),
