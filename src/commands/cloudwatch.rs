@@ -19,7 +19,7 @@ use crate::lifecycle::Failure;
 use crate::lifecycle::instance::Surroundings;
 use crate::lifecycle::run::{connect_failure, s3_settings};
 use crate::metrics::{CloudWatchMonth, CloudWatchPrices};
-use crate::store::s3::shared_config;
+use crate::store::s3::service_access;
 
 /// Mounts send once a minute unless they are told otherwise.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -38,10 +38,11 @@ pub(super) fn run(arguments: CloudWatchArgs) -> Result<(), Failure> {
 async fn install(config: &InstallConfig) -> Result<(), Failure> {
     let here = Surroundings::look().await;
     let settings = s3_settings(&config.s3, &config.bucket, "", true, &here);
-    let shared = shared_config(&settings, "CLOUDWATCH", config.endpoint_url.as_deref()).await;
-    let shared = shared.map_err(|error| connect_failure(&error))?;
+    let said = config.endpoint_url.clone().map(|url| ("--cloudwatch-endpoint-url", url));
+    let access = service_access(&settings, "CLOUDWATCH", said).await.map_err(|error| connect_failure(&error))?;
+    let shared = access.config;
     let region = shared.region().map(|region| region.as_ref().to_owned()).unwrap_or_default();
-    let plan = Plan::of(config, &region);
+    let plan = Plan::of(config, here.id(), &region).map_err(Failure::usage)?;
     let prices = CloudWatchPrices::default();
     let month = prices.month(plan.alarms.len(), INTERVAL);
     if config.dry_run {

@@ -219,6 +219,12 @@ pub struct InstallArgs {
     /// Name of the mount in its metrics
     #[arg(long, value_name = "NAME")]
     pub mount_name: Option<String>,
+    /// Dimensions that the mount sends, of Bucket, MountName and InstanceId [default: Bucket,MountName]
+    #[arg(long, value_name = "NAME[,...]")]
+    pub cloudwatch_dimensions: Option<String>,
+    /// Instance of the mount, where InstanceId is a dimension [default: this instance]
+    #[arg(long, value_name = "ID")]
+    pub instance_id: Option<String>,
     /// Namespace of the metrics [default: S3Mount]
     #[arg(long, value_name = "NAME")]
     pub cloudwatch_namespace: Option<String>,

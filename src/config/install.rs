@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::cli::InstallArgs;
-use super::metrics::mount_name;
-use super::{ConfigError, S3Config, endpoint, measures, name_of, namespace, parse_source};
+use super::metrics::{dimensions, is_dimension_value, mount_name};
+use super::{ConfigError, DimensionName, S3Config, endpoint, measures, name_of, namespace, parse_source};
 
 /// The 99th percentile of reads that is too long: a read that S3 answers takes 15 to 60 ms, its queue included a few times that.
 const READ_LATENCY_DEFAULT: Duration = Duration::from_secs(1);
@@ -22,8 +22,12 @@ const MOUNT_NAME_BYTES_MAX: usize = 128;
 pub struct InstallConfig {
     /// Bucket of the mount.
     pub bucket: String,
-    /// Name of the mount in its metrics.
-    pub mount_name: String,
+    /// Name of the mount in its metrics; there if it is among the dimensions.
+    pub mount_name: Option<String>,
+    /// The instance of the mount, if it was said.
+    pub instance_id: Option<String>,
+    /// Dimensions that the mount sends.
+    pub dimensions: Vec<DimensionName>,
     /// Namespace of the metrics.
     pub namespace: String,
     /// Another endpoint than the region's.
@@ -49,16 +53,28 @@ impl InstallConfig {
     /// A bad value, or a mount that has no name.
     pub fn new(arguments: InstallArgs) -> Result<Self, ConfigError> {
         let (bucket, _) = parse_source(&arguments.source)?;
+        let dimensions = dimensions(arguments.cloudwatch_dimensions.as_deref())?;
         let name = match (arguments.mount_name, &arguments.dir) {
-            (Some(name), _) => mount_name(name)?,
-            (None, Some(dir)) => name_of(dir),
+            _ if !dimensions.contains(&DimensionName::MountName) => None,
+            (Some(name), _) => Some(mount_name(name)?),
+            (None, Some(dir)) => Some(name_of(dir)),
             (None, None) => return Err(ConfigError::Missing("the directory, or --mount-name,")),
         };
         // The search expression of the dashboard has both kinds of quotes.
-        if name.len() > MOUNT_NAME_BYTES_MAX || name.contains(['"', '\'', '\\']) {
+        let fits = |name: &String| name.len() <= MOUNT_NAME_BYTES_MAX && !name.contains(['"', '\'', '\\']);
+        if let Some(name) = name.as_ref().filter(|name| !fits(name)) {
             let why =
                 format!("{name:?} is longer than {MOUNT_NAME_BYTES_MAX} letters, or has quotes: mount with another");
             return Err(ConfigError::Value("mount-name".into(), why));
+        }
+        let instance = arguments.instance_id;
+        if instance.is_some() && !dimensions.contains(&DimensionName::InstanceId) {
+            return Err(ConfigError::Needs("instance-id", "cloudwatch-dimensions with InstanceId"));
+        }
+        let is_id = |id: &String| id.starts_with("i-") && id.len() <= 32 && fits(id) && is_dimension_value(id);
+        if let Some(id) = instance.as_ref().filter(|id| !is_id(id)) {
+            let why = format!("{id:?} is no instance such as i-0123456789abcdef0");
+            return Err(ConfigError::Value("instance-id".into(), why));
         }
         let actions = arguments.alarm_action;
         if let Some(action) = actions.iter().find(|action| !action.starts_with("arn:")) {
@@ -72,6 +88,8 @@ impl InstallConfig {
         Ok(Self {
             bucket,
             mount_name: name,
+            instance_id: instance,
+            dimensions,
             namespace: namespace(arguments.cloudwatch_namespace)?,
             endpoint_url: endpoint(arguments.cloudwatch_endpoint_url)?,
             alarm_actions: actions,
@@ -103,10 +121,22 @@ mod tests {
     #[test]
     fn a_mount_is_named_by_its_directory_unless_it_has_a_name() {
         let config = InstallConfig::new(arguments()).expect("good words");
-        assert_eq!((config.bucket.as_str(), config.mount_name.as_str()), ("bucket", "/mnt/data"));
+        assert_eq!((config.bucket.as_str(), config.mount_name.as_deref()), ("bucket", Some("/mnt/data")));
         let named = InstallArgs { mount_name: Some("jobs".into()), ..arguments() };
-        assert_eq!(InstallConfig::new(named).expect("good words").mount_name, "jobs");
+        assert_eq!(InstallConfig::new(named).expect("good words").mount_name.as_deref(), Some("jobs"));
         assert!(InstallConfig::new(InstallArgs { dir: None, ..arguments() }).is_err());
+    }
+
+    #[test]
+    fn only_what_is_a_dimension_needs_a_value() {
+        let of = |dimensions: &str| InstallArgs { cloudwatch_dimensions: Some(dimensions.into()), ..arguments() };
+        let config = InstallConfig::new(InstallArgs { dir: None, ..of("Bucket") }).expect("a bucket has its name");
+        assert_eq!((config.dimensions, config.mount_name), (vec![DimensionName::Bucket], None));
+        let id = Some("i-0123456789abcdef0".to_owned());
+        let config = InstallArgs { instance_id: id.clone(), ..of("InstanceId,Bucket") };
+        assert_eq!(InstallConfig::new(config).expect("good words").instance_id, id);
+        let lonely = InstallConfig::new(InstallArgs { instance_id: id, ..arguments() });
+        assert!(matches!(lonely, Err(ConfigError::Needs("instance-id", _))), "{lonely:?}");
     }
 
     #[test]
@@ -114,6 +144,12 @@ mod tests {
         for bad in [
             InstallArgs { mount_name: Some("a\"b".into()), ..arguments() },
             InstallArgs { mount_name: Some("x".repeat(200)), ..arguments() },
+            InstallArgs { cloudwatch_dimensions: Some("Bucket,Bucket".into()), ..arguments() },
+            InstallArgs {
+                cloudwatch_dimensions: Some("InstanceId".into()),
+                instance_id: Some("web-1".into()),
+                ..arguments()
+            },
             InstallArgs { alarm_action: vec!["topic".into()], ..arguments() },
             InstallArgs { alarm_action: vec!["arn:x".into(); 6], ..arguments() },
             InstallArgs { alarm_dirty_age: Some("0".into()), ..arguments() },

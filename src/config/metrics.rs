@@ -153,7 +153,11 @@ fn interval(said: Option<&str>) -> Result<Duration, ConfigError> {
     })
 }
 
-fn dimensions(said: Option<&str>) -> Result<Vec<DimensionName>, ConfigError> {
+/// The dimensions, checked.
+///
+/// # Errors
+/// A name that is none, or is there twice.
+pub(super) fn dimensions(said: Option<&str>) -> Result<Vec<DimensionName>, ConfigError> {
     let Some(text) = said else { return Ok(vec![DimensionName::Bucket, DimensionName::MountName]) };
     let mut dimensions = Vec::new();
     for word in text.split(',') {
@@ -179,7 +183,7 @@ fn address(text: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 /// What CloudWatch takes as the value of a dimension.
-fn is_dimension_value(text: &str) -> bool {
+pub(super) fn is_dimension_value(text: &str) -> bool {
     let printable = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
     (1..=DIMENSION_BYTES_MAX).contains(&text.len())
         && text.bytes().all(printable)

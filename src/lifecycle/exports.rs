@@ -10,7 +10,7 @@ use crate::config::{CloudWatchConfig, DimensionName, MountConfig, name_of};
 use crate::export::cloudwatch::{CloudWatchExport, CloudWatchSink};
 use crate::export::prometheus::{self, PrometheusServer};
 use crate::metrics::{Metrics, PriceTable};
-use crate::store::s3::{S3Settings, shared_config};
+use crate::store::s3::{S3Settings, service_access};
 
 /// What was asked for.
 pub(super) struct Exports {
@@ -58,8 +58,8 @@ async fn cloudwatch(
     [bucket, name, instance]: [Option<&str>; 3],
     (metrics, prices): (&Arc<Metrics>, &Arc<PriceTable>),
 ) -> Result<CloudWatchExport, Failure> {
-    let shared = shared_config(settings, "CLOUDWATCH", wanted.endpoint_url.as_deref());
-    let shared = shared.await.map_err(|error| connect_failure(&error))?;
+    let said = wanted.endpoint_url.clone().map(|url| ("--cloudwatch-endpoint-url", url));
+    let access = service_access(settings, "CLOUDWATCH", said).await.map_err(|error| connect_failure(&error))?;
     let mut dimensions = Vec::new();
     for dimension in &wanted.dimensions {
         let value = match dimension {
@@ -73,7 +73,7 @@ async fn cloudwatch(
         }
     }
     let dimension_bytes = dimensions.iter().map(|(name, value)| name.len() + value.len() + 20).sum();
-    let sink = CloudWatchSink::new(&shared, wanted, dimensions);
+    let sink = CloudWatchSink::new(&access.config, wanted, dimensions).renewing(move || access.credentials.refused());
     let numbers = (Arc::clone(metrics), Arc::clone(prices));
     Ok(CloudWatchExport::start(numbers, Clock::system(), wanted.interval, dimension_bytes, Box::new(sink)))
 }

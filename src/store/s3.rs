@@ -27,10 +27,9 @@ use aws_sdk_s3::types::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use self::client::Access;
-pub use self::client::shared_config;
+pub use self::client::{ServiceAccess, service_access};
 pub use self::connect::{ConnectError, S3Settings, connect};
-pub use self::credentials::CredentialsTold;
-use self::credentials::Renewing;
+pub use self::credentials::{CredentialsTold, Renewing};
 use self::date::AnswerDate;
 use self::errors::{Asked, Refusal, classify, store_error};
 pub use self::examine::{Examination, examine};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::config::InstallConfig;
+use crate::config::{DimensionName, InstallConfig};
 use crate::metrics::{ByKind, Counter, Derived, Gauge, Latency};
 
 /// Seconds of a point of the dashboard, and of a period of an alarm.
@@ -63,30 +63,60 @@ pub(super) struct Alarm {
     pub(super) ok_actions: Vec<String>,
 }
 
+/// What tells the mount's series from others.
+struct Series(Vec<Dimension>);
+
 impl Plan {
-    pub(super) fn of(config: &InstallConfig, region: &str) -> Self {
-        Self { dashboard: dashboard(config, region), alarms: alarms(config) }
+    /// Everything for the mount of `config` on the instance of that id, with which it need not be known.
+    ///
+    /// # Errors
+    /// The id is needed: a line of cause and remedy.
+    pub(super) fn of(config: &InstallConfig, instance: Option<&str>, region: &str) -> Result<Self, String> {
+        let series = Series::of(config, instance)?;
+        Ok(Self { dashboard: dashboard(config, &series, region), alarms: alarms(config, &series) })
     }
 }
 
-fn dimensions(config: &InstallConfig) -> Vec<Dimension> {
-    let of = |name: &str, value: &str| Dimension { name: name.to_owned(), value: value.to_owned() };
-    vec![of("Bucket", &config.bucket), of("MountName", &config.mount_name)]
+impl Series {
+    fn of(config: &InstallConfig, instance: Option<&str>) -> Result<Self, String> {
+        let value = |name: DimensionName| match name {
+            DimensionName::Bucket => Some(config.bucket.as_str()),
+            DimensionName::MountName => config.mount_name.as_deref(),
+            DimensionName::InstanceId => config.instance_id.as_deref().or(instance),
+        };
+        let mut dimensions = Vec::new();
+        // They are a set; in this order alarms are compared with those that CloudWatch has.
+        for name in [DimensionName::Bucket, DimensionName::InstanceId, DimensionName::MountName] {
+            if !config.dimensions.contains(&name) {
+                continue;
+            }
+            let value = value(name).ok_or("the instance's id is not known here: name it with --instance-id")?;
+            dimensions.push(Dimension { name: name.name().to_owned(), value: value.to_owned() });
+        }
+        Ok(Self(dimensions))
+    }
+
+    /// What the mount is called in the names of dashboard and alarms.
+    fn title(&self, separator: &str) -> String {
+        let of = |name: DimensionName| self.0.iter().find(move |it| it.name == name.name());
+        let all = [DimensionName::Bucket, DimensionName::MountName, DimensionName::InstanceId].into_iter();
+        all.filter_map(of).map(|it| it.value.as_str()).collect::<Vec<_>>().join(separator)
+    }
 }
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-fn alarms(config: &InstallConfig) -> Vec<Alarm> {
+fn alarms(config: &InstallConfig, series: &Series) -> Vec<Alarm> {
     let alarm = |what: &str, description: &str, metric: &str, statistic: &str, threshold: f64| {
         let is_percentile = statistic.starts_with('p');
         Alarm {
-            alarm_name: format!("S3Mount {} {} - {what}", config.bucket, config.mount_name),
+            alarm_name: format!("S3Mount {} - {what}", series.title(" ")),
             alarm_description: description.to_owned(),
             namespace: config.namespace.clone(),
             metric_name: metric.to_owned(),
-            dimensions: dimensions(config),
+            dimensions: series.0.clone(),
             statistic: (!is_percentile).then(|| statistic.to_owned()),
             extended_statistic: is_percentile.then(|| statistic.to_owned()),
             period: PERIOD_SECONDS,
@@ -113,17 +143,20 @@ fn alarms(config: &InstallConfig) -> Vec<Alarm> {
     ]
 }
 
-fn dashboard(config: &InstallConfig, region: &str) -> Dashboard {
+fn dashboard(config: &InstallConfig, series: &Series, region: &str) -> Dashboard {
     // Names of dashboards have letters, digits, - and _ alone.
     let letter = |it: char| if it.is_ascii_alphanumeric() || it == '_' { it } else { '-' };
-    let name: String = format!("S3Mount-{}-{}", config.bucket, config.mount_name).chars().map(letter).collect();
-    let body = json!({ "widgets": widgets(config, region) });
+    let name: String = format!("S3Mount-{}", series.title("-")).chars().map(letter).collect();
+    let body = json!({ "widgets": widgets(config, series, region) });
     Dashboard { dashboard_name: name, dashboard_body: body.to_string() }
 }
 
-fn widgets(config: &InstallConfig, region: &str) -> Vec<Value> {
+fn widgets(config: &InstallConfig, series: &Series, region: &str) -> Vec<Value> {
     let metric = |name: &str, options: Value| {
-        json!([config.namespace, name, "Bucket", config.bucket, "MountName", config.mount_name, options])
+        let mut words = vec![json!(config.namespace), json!(name)];
+        words.extend(series.0.iter().flat_map(|it| [json!(it.name), json!(it.value)]));
+        words.push(options);
+        Value::Array(words)
     };
     let plain = |name: &str, statistic: &str| metric(name, json!({ "stat": statistic }));
     let percentiles = |latency: Latency| {
@@ -137,12 +170,12 @@ fn widgets(config: &InstallConfig, region: &str) -> Vec<Value> {
             json!([{ "expression": format!("{id}/PERIOD({id})"), "label": format!("{} a second", counter.name()) }]);
         vec![metric(counter.name(), json!({ "stat": "Sum", "id": id, "visible": false })), rate]
     };
+    let names: String = series.0.iter().map(|it| format!("{},", it.name)).collect();
+    let values: String = series.0.iter().map(|it| format!(" {}=\"{}\"", it.name, it.value)).collect();
     let by_operation = format!(
-        "SEARCH('{{\"{}\",Bucket,MountName,Operation}} MetricName=\"{}\" Bucket=\"{}\" MountName=\"{}\"', 'Sum', {PERIOD_SECONDS})",
+        "SEARCH('{{\"{}\",{names}Operation}} MetricName=\"{}\"{values}', 'Sum', {PERIOD_SECONDS})",
         config.namespace,
         ByKind::Requests.name(),
-        config.bucket,
-        config.mount_name
     );
     let line = |label: &str, value: f64| json!({ "horizontal": [{ "label": label, "value": value }] });
     let none = || json!({});
@@ -240,6 +273,11 @@ mod tests {
         InstallConfig::new(arguments).expect("good words")
     }
 
+    /// The plan of a mount on no instance that we know of.
+    fn plan(config: &InstallConfig) -> Plan {
+        Plan::of(config, None, "eu-west-1").expect("its dimensions are known")
+    }
+
     #[test]
     fn the_documented_policies_are_those_that_are_printed() {
         let read = |name: &str| {
@@ -252,14 +290,14 @@ mod tests {
 
     #[test]
     fn names_are_such_as_cloudwatch_takes_and_the_policy_covers() {
-        let plan = Plan::of(&config(), "eu-west-1");
+        let plan = plan(&config());
         assert_eq!(plan.dashboard.dashboard_name, "S3Mount-my-bucket--mnt-data");
         assert!(plan.alarms.iter().all(|alarm| alarm.alarm_name.starts_with("S3Mount my.bucket /mnt/data - ")));
     }
 
     #[test]
     fn the_thresholds_are_in_the_units_of_the_metrics() {
-        let alarms = alarms(&config());
+        let alarms = plan(&config()).alarms;
         let of = |metric: &str| alarms.iter().find(|it| it.metric_name == metric).expect("there is one");
         assert_eq!((of("ReadLatency").threshold, Latency::Read.unit()), (1000.0, "Milliseconds"));
         assert_eq!((of("OldestDirtySeconds").threshold, Derived::OldestDirtySeconds.unit()), (600.0, "Seconds"));
@@ -269,12 +307,38 @@ mod tests {
 
     #[test]
     fn the_dashboard_shows_every_metric_that_is_sent() {
-        let body = Plan::of(&config(), "eu-west-1").dashboard.dashboard_body;
+        let body = plan(&config()).dashboard.dashboard_body;
         let names = Counter::ALL.iter().filter(|it| it.is_sent_to_cloudwatch()).map(|it| it.name());
         let names = names.chain(Gauge::ALL.iter().filter(|it| it.is_sent_to_cloudwatch()).map(|it| it.name()));
         let names = names.chain(Latency::ALL.iter().map(|it| it.name())).chain(ByKind::ALL.iter().map(|it| it.name()));
         for name in names.chain(Derived::ALL.iter().map(|it| it.name())) {
             assert!(body.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn the_series_are_those_of_the_mounts_dimensions() {
+        let of = |dimensions: &[DimensionName], instance: Option<&str>| {
+            let config = InstallConfig { dimensions: dimensions.to_vec(), ..config() };
+            let plan = Plan::of(&config, instance, "eu-west-1")?;
+            let alarm = &plan.alarms[0];
+            let pairs: Vec<_> = alarm.dimensions.iter().map(|it| format!("{}={}", it.name, it.value)).collect();
+            let body: Value = serde_json::from_str(&plan.dashboard.dashboard_body).expect("JSON");
+            let dirty = &body["widgets"][8]["properties"]["metrics"][0];
+            let search = body["widgets"][2]["properties"]["metrics"][0][0]["expression"].clone();
+            Ok::<_, String>((alarm.alarm_name.clone(), pairs.join(" "), dirty.clone(), search))
+        };
+        use DimensionName::{Bucket, InstanceId, MountName};
+        let (name, pairs, dirty, search) = of(&[MountName, InstanceId, Bucket], Some("i-0a")).expect("all are known");
+        assert_eq!(name, "S3Mount my.bucket /mnt/data i-0a - p99 read latency");
+        assert_eq!(pairs, "Bucket=my.bucket InstanceId=i-0a MountName=/mnt/data");
+        let wanted = ["S3Mount", "DirtyBytes", "Bucket", "my.bucket", "InstanceId", "i-0a", "MountName", "/mnt/data"];
+        assert_eq!(dirty.as_array().expect("a metric")[..8], wanted.map(Value::from));
+        let wanted = "SEARCH('{\"S3Mount\",Bucket,InstanceId,MountName,Operation} MetricName=\"S3Requests\" \
+             Bucket=\"my.bucket\" InstanceId=\"i-0a\" MountName=\"/mnt/data\"', 'Sum', 60)";
+        assert_eq!(search, wanted);
+        let (name, pairs, ..) = of(&[Bucket], None).expect("all are known");
+        assert_eq!((name.as_str(), pairs.as_str()), ("S3Mount my.bucket - p99 read latency", "Bucket=my.bucket"));
+        assert!(of(&[Bucket, InstanceId], None).expect_err("which one?").contains("--instance-id"));
     }
 }

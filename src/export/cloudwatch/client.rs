@@ -20,10 +20,16 @@ const REFUSALS: [&str; 5] = [
 /// Answers that say who may not do this.
 const DENIALS: [&str; 3] = ["AccessDenied", "NotAuthorized", "UnauthorizedOperation"];
 
+/// Answers that say that the credentials have expired: new ones are loaded for the next request.
+const EXPIRIES: [&str; 2] = ["ExpiredToken", "TokenRefreshRequired"];
+/// Status of a request that is too large, whatever its code.
+const TOO_LARGE: u16 = 413;
+
 /// Where data go, and as whose.
-#[derive(Debug)]
 pub struct CloudWatchSink {
     client: Client,
+    /// Called where credentials have expired.
+    renew: Option<Box<dyn Fn() + Send + Sync>>,
     namespace: String,
     dimensions: Vec<(String, String)>,
     is_high_resolution: bool,
@@ -34,10 +40,16 @@ impl CloudWatchSink {
     pub fn new(shared: &aws_config::SdkConfig, config: &CloudWatchConfig, dimensions: Vec<(String, String)>) -> Self {
         Self {
             client: Client::new(shared),
+            renew: None,
             namespace: config.namespace.clone(),
             dimensions,
             is_high_resolution: config.is_high_resolution(),
         }
+    }
+
+    /// Calls `renew` where CloudWatch takes the credentials for expired; it should see to new ones for the next request.
+    pub fn renewing(self, renew: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { renew: Some(Box::new(renew)), ..self }
     }
 
     fn datum(&self, datum: Datum) -> MetricDatum {
@@ -72,7 +84,13 @@ impl Sink for CloudWatchSink {
         let request = self.client.put_metric_data().namespace(&self.namespace).set_metric_data(Some(data));
         match request.send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(put_error(&error)),
+            Err(error) => {
+                let is_expired = |code: &str| EXPIRIES.iter().any(|it| code.starts_with(it));
+                if let Some(renew) = self.renew.as_ref().filter(|_| error.code().is_some_and(is_expired)) {
+                    renew();
+                }
+                Err(put_error(&error))
+            }
         }
     }
 }
@@ -84,6 +102,7 @@ where
     SdkError<E>: ProvideErrorMetadata + std::error::Error,
 {
     let code = error.code().unwrap_or_default();
+    let status = error.raw_response().map(|response| response.status().as_u16());
     let starts = |known: &[&str]| known.iter().any(|it| code.starts_with(it));
     let detail = match (code, error.message()) {
         ("", _) => causes(error),
@@ -92,7 +111,7 @@ where
     };
     if starts(&DENIALS) {
         PutError::Denied(detail)
-    } else if starts(&REFUSALS) {
+    } else if starts(&REFUSALS) || status == Some(TOO_LARGE) {
         PutError::Refused(detail)
     } else {
         PutError::Away(detail)

@@ -24,12 +24,26 @@ pub(super) struct Pending {
     dimension_bytes: usize,
 }
 
-/// Data for one request.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) data: Vec<Datum>,
+/// Data for one request, in order; never none.
+#[derive(Clone, Debug)]
+pub(super) struct Batch(Vec<(u64, Datum)>);
+
+impl Batch {
+    /// The data.
+    pub(super) fn data(&self) -> Vec<Datum> {
+        self.0.iter().map(|(_, datum)| datum.clone()).collect()
+    }
+
     /// To be told to [`Pending::done`].
-    pub(super) last: u64,
+    pub(super) fn last(&self) -> u64 {
+        self.0.last().expect("a batch has data").0
+    }
+
+    /// Two halves that say the same together; `None` of a single datum.
+    pub(super) fn halves(mut self) -> Option<(Self, Self)> {
+        let rest = self.0.split_off(self.0.len().div_ceil(2));
+        (!rest.is_empty()).then_some((self, Self(rest)))
+    }
 }
 
 impl Pending {
@@ -52,17 +66,16 @@ impl Pending {
 
     /// What the next request should carry.
     pub(super) fn batch(&self) -> Option<Batch> {
-        let (mut data, mut bytes, mut last) = (Vec::new(), 0, None);
+        let (mut data, mut bytes) = (Vec::new(), 0);
         for (number, datum) in self.intervals.iter().flatten() {
             let more = datum.bytes_max() + self.dimension_bytes;
             if data.len() == DATA_MAX || (bytes + more > REQUEST_BYTES_MAX && !data.is_empty()) {
                 break;
             }
             bytes += more;
-            last = Some(*number);
-            data.push(datum.clone());
+            data.push((*number, datum.clone()));
         }
-        last.map(|last| Batch { data, last })
+        (!data.is_empty()).then_some(Batch(data))
     }
 
     /// All data up to `last` were sent, or will never be.
@@ -103,8 +116,8 @@ mod tests {
     fn send_all(pending: &mut Pending) -> Vec<usize> {
         let mut sizes = Vec::new();
         while let Some(batch) = pending.batch() {
-            sizes.push(batch.data.len());
-            pending.done(batch.last);
+            sizes.push(batch.data().len());
+            pending.done(batch.last());
         }
         sizes
     }
@@ -123,7 +136,7 @@ mod tests {
         let wide = Distribution { values, counts, sample_count: 150.0, sum: 1.0, minimum: 0.0, maximum: 149.0 };
         let mut pending = Pending::new(60);
         pending.push(vec![datum(0, Value::Distribution(wide)); 700]);
-        let each = pending.batch().expect("data").data[0].bytes_max() + 60;
+        let each = pending.batch().expect("data").data()[0].bytes_max() + 60;
         let sizes = send_all(&mut pending);
         assert_eq!(sizes.iter().sum::<usize>(), 700);
         assert!(sizes.len() > 1 && sizes.iter().all(|data| data * each <= REQUEST_BYTES_MAX), "{sizes:?}");
@@ -134,9 +147,9 @@ mod tests {
         let mut pending = Pending::new(0);
         pending.push(singles(0, 1500));
         let first = pending.batch().expect("data");
-        pending.done(first.last);
+        pending.done(first.last());
         for _ in 0..2 {
-            assert_eq!(pending.batch().expect("the rest").data.len(), 500, "failing changes nothing");
+            assert_eq!(pending.batch().expect("the rest").data().len(), 500, "failing changes nothing");
         }
     }
 
@@ -145,7 +158,7 @@ mod tests {
         let mut pending = Pending::new(0);
         let dropped = (0..=INTERVALS_MAX as u64).filter(|&second| pending.push(singles(second, 2))).count();
         assert_eq!((dropped, pending.intervals()), (1, INTERVALS_MAX));
-        let first = pending.batch().expect("data").data[0].at;
+        let first = pending.batch().expect("data").data()[0].at;
         assert_eq!(first, SystemTime::UNIX_EPOCH + Duration::from_secs(1));
     }
 
@@ -157,7 +170,7 @@ mod tests {
         (1..=INTERVALS_MAX as u64).for_each(|second| {
             pending.push(singles(second, 2));
         });
-        pending.done(sending.last);
+        pending.done(sending.last());
         assert_eq!(pending.intervals(), INTERVALS_MAX);
     }
 
@@ -170,11 +183,11 @@ mod tests {
             let (mut pushed, mut sent) = (Vec::new(), Vec::new());
             let mut send = |pending: &mut Pending, is_taken: bool| {
                 let Some(batch) = pending.batch() else { return false };
-                assert!(batch.data.len() <= DATA_MAX);
-                assert!(batch.data.iter().map(|it| it.bytes_max() + 60).sum::<usize>() <= REQUEST_BYTES_MAX);
+                assert!(batch.data().len() <= DATA_MAX);
+                assert!(batch.data().iter().map(|it| it.bytes_max() + 60).sum::<usize>() <= REQUEST_BYTES_MAX);
                 if is_taken {
-                    sent.extend(batch.data.iter().map(|it| it.at));
-                    pending.done(batch.last);
+                    sent.extend(batch.data().iter().map(|it| it.at));
+                    pending.done(batch.last());
                 }
                 true
             };

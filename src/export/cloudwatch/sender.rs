@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::datum::Datum;
-use super::pending::Pending;
+use super::pending::{Batch, Pending};
 
 /// A request that takes longer is given up and sent again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest and longest pause after a failure.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How often a refused request is cut in two: a single datum among a thousand is found by ten cuts.
+const CUTS_MAX: usize = 20;
 /// Pause while the end waits for the last data.
 const PAUSE_AT_THE_END: Duration = Duration::from_millis(200);
 
@@ -64,12 +66,14 @@ pub(super) struct Sender {
     wake: Arc<Notify>,
     jitter: Duration,
     said: Said,
+    /// Nothing of the last batch was taken.
+    is_refused: bool,
 }
 
 impl Sender {
     /// `jitter` passes between the end of an interval and its sending, so that not all mounts of a fleet send at once.
     pub(super) fn new(sink: Box<dyn Sink>, pending: Arc<Mutex<Pending>>, wake: Arc<Notify>, jitter: Duration) -> Self {
-        Self { sink, pending, wake, jitter, said: Said::Nothing }
+        Self { sink, pending, wake, jitter, said: Said::Nothing, is_refused: false }
     }
 
     /// Sends until the last interval is sent, or cannot be.
@@ -105,28 +109,61 @@ impl Sender {
     pub(super) async fn send_all(&mut self) -> Result<(), PutError> {
         loop {
             let Some(batch) = self.pending.lock().batch() else { return Ok(()) };
-            let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, self.sink.put(batch.data)).await {
+            self.send_batch(batch).await?;
+        }
+    }
+
+    /// Sends a batch. Where it is refused its halves are sent, and theirs, so that one datum that CloudWatch will never take
+    /// costs no other; what is refused in the end is left out. A failure leaves what was not sent to the next call.
+    async fn send_batch(&mut self, batch: Batch) -> Result<(), PutError> {
+        // Where nothing was taken the last time, a look at the halves tells whether this batch is worth more.
+        let (mut pieces, mut cuts_left) = (vec![batch], if self.is_refused { 1 } else { CUTS_MAX });
+        let (mut is_taken, mut is_whole) = (false, true);
+        while let Some(piece) = pieces.pop() {
+            let last = piece.last();
+            let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, self.sink.put(piece.data())).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(PutError::Away(format!("no answer within {REQUEST_TIMEOUT:?}"))),
             };
             match outcome {
-                Ok(()) => self.pending.lock().done(batch.last),
+                Ok(()) => {
+                    is_taken = true;
+                    self.pending.lock().done(last);
+                    if matches!(self.said, Said::Denied | Said::Away) {
+                        self.are_taken_again();
+                    }
+                }
                 Err(error @ PutError::Refused(_)) => {
-                    self.say(&error);
-                    self.pending.lock().done(batch.last);
-                    continue;
+                    let halves = if cuts_left > 0 { piece.halves() } else { None };
+                    match halves {
+                        Some((first, second)) => {
+                            cuts_left -= 1;
+                            pieces.extend([second, first]);
+                        }
+                        None => {
+                            is_whole = false;
+                            self.say(&error);
+                            self.pending.lock().done(last);
+                        }
+                    }
                 }
                 Err(error) => {
                     self.say(&error);
                     return Err(error);
                 }
             }
-            if self.said != Said::Nothing {
-                let waiting = self.pending.lock().intervals();
-                tracing::info!(waiting, "CloudWatch takes metrics again");
-                self.said = Said::Nothing;
-            }
         }
+        self.is_refused = !is_taken;
+        if is_whole && self.said == Said::Refused {
+            self.are_taken_again();
+        }
+        Ok(())
+    }
+
+    fn are_taken_again(&mut self) {
+        let waiting = self.pending.lock().intervals();
+        tracing::info!(waiting, "CloudWatch takes metrics again");
+        self.said = Said::Nothing;
     }
 
     fn say(&mut self, error: &PutError) {

@@ -16,6 +16,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone, Default)]
 struct Stub {
     fails: Arc<Mutex<Option<PutError>>>,
+    /// Requests of so few data do not fail.
+    takes_at_most: Arc<Mutex<usize>>,
     hangs: Arc<Mutex<bool>>,
     taken: Arc<Mutex<Vec<Datum>>>,
     calls: Arc<Mutex<usize>>,
@@ -28,7 +30,7 @@ impl Sink for Stub {
         if *self.hangs.lock() {
             std::future::pending::<()>().await;
         }
-        if let Some(error) = self.fails.lock().clone() {
+        if let Some(error) = self.fails.lock().clone().filter(|_| data.len() > *self.takes_at_most.lock()) {
             return Err(error);
         }
         self.taken.lock().extend(data);

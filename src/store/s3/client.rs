@@ -47,21 +47,34 @@ impl Endpoint {
     /// What the settings say, else the environment, else the profile of the AWS configuration files (the SDK would read it,
     /// too; but whether conditions must be probed depends on it).
     pub(super) async fn of(settings: &S3Settings) -> Result<Self, ConnectError> {
-        let set = |name| std::env::var(name).ok().filter(|url: &String| !url.is_empty());
-        let said = settings.endpoint_url.clone();
-        let url = match said.or_else(|| set("AWS_ENDPOINT_URL_S3")).or_else(|| set("AWS_ENDPOINT_URL")) {
-            Some(url) => Some(url),
-            None => of_profile(settings).await,
-        };
-        Self::at(url, settings.force_path_style)
+        let said = settings.endpoint_url.clone().map(|url| ("--endpoint-url", url));
+        Self::of_service("S3", said, settings).await
     }
 
-    fn at(url: Option<String>, force_path_style: bool) -> Result<Self, ConnectError> {
-        let Some(url) = url else {
-            return Ok(Self { url: None, is_plain_http: false, is_path_style: force_path_style });
-        };
-        let bad =
-            || ConnectError::Usage(format!("--endpoint-url {url:?} is no URL such as https://s3.example.com:9000"));
+    /// That of another service of AWS. `service` is as in AWS_ENDPOINT_URL_S3; what was `said` goes before everything else,
+    /// and has the name of who said it.
+    async fn of_service(
+        service: &str,
+        said: Option<(&str, String)>,
+        settings: &S3Settings,
+    ) -> Result<Self, ConnectError> {
+        let is_path_style = settings.force_path_style;
+        if let Some((source, url)) = said {
+            return Self::at(source, url, is_path_style);
+        }
+        for name in [&format!("AWS_ENDPOINT_URL_{service}"), "AWS_ENDPOINT_URL"] {
+            if let Some(url) = std::env::var(name).ok().filter(|url| !url.is_empty()) {
+                return Self::at(name, url, is_path_style);
+            }
+        }
+        match of_profile(service, settings).await {
+            Some(url) => Self::at("endpoint_url of the profile", url, is_path_style),
+            None => Ok(Self { url: None, is_plain_http: false, is_path_style }),
+        }
+    }
+
+    fn at(source: &str, url: String, force_path_style: bool) -> Result<Self, ConnectError> {
+        let bad = || ConnectError::Usage(format!("{source} {url:?} is no URL such as https://s3.example.com:9000"));
         let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
         let host = host_of(rest).ok_or_else(bad)?;
         let is_plain_http = match scheme.to_ascii_lowercase().as_str() {
@@ -97,18 +110,19 @@ impl Endpoint {
     }
 }
 
-/// The endpoint that the profile names for S3, or for all services (SDKs and tools reference guide, "Service-specific
+/// The endpoint that the profile names for a service, or for all (SDKs and tools reference guide, "Service-specific
 /// endpoints").
-async fn of_profile(settings: &S3Settings) -> Option<String> {
+async fn of_profile(service: &str, settings: &S3Settings) -> Option<String> {
     let mut loader =
         aws_config::defaults(BehaviorVersion::latest()).no_credentials().region(Region::from_static(REGION_DEFAULT));
     if let Some(profile) = &settings.profile {
         loader = loader.profile_name(profile);
     }
     let shared = loader.load().await;
-    let for_s3 =
-        ServiceConfigKey::builder().service_id("s3").profile("endpoint_url").env("AWS_ENDPOINT_URL").build().ok();
-    let named = for_s3.zip(shared.service_config()).and_then(|(key, services)| services.load_config(key));
+    let service = service.to_ascii_lowercase();
+    let key =
+        ServiceConfigKey::builder().service_id(&service).profile("endpoint_url").env("AWS_ENDPOINT_URL").build().ok();
+    let named = key.zip(shared.service_config()).and_then(|(key, services)| services.load_config(key));
     named.or_else(|| shared.endpoint_url().map(str::to_owned))
 }
 
@@ -192,16 +206,28 @@ async fn load(region: &str, profile: Option<&str>, credentials: Option<Renewing>
     loader.load().await
 }
 
+/// What the client of another service of AWS is made from.
+#[derive(Clone, Debug)]
+pub struct ServiceAccess {
+    /// Region, endpoint, connections and patience.
+    pub config: SdkConfig,
+    /// Who signs its requests; to be told where the service says that they have expired.
+    pub credentials: Renewing,
+}
+
 /// What the client of another service of AWS is made from: the region, the credentials, the connections and the patience
-/// of the store's own. `service` is CLOUDWATCH or the like, as in AWS_ENDPOINT_URL_CLOUDWATCH; `url` goes before that. A
-/// public bucket may be read without credentials; a service cannot be used so, and `no_sign_request` is not heeded.
+/// of the store's own. `service` is CLOUDWATCH or the like, as in AWS_ENDPOINT_URL_CLOUDWATCH; the URL that was `said`, with
+/// the name of its option, goes before that. A public bucket may be read without credentials; a service cannot be used so,
+/// and `no_sign_request` is not heeded.
 ///
 /// # Errors
 /// The endpoint is no URL; nobody names a region, which AWS needs; certificates cannot be read.
-pub async fn shared_config(settings: &S3Settings, service: &str, url: Option<&str>) -> Result<SdkConfig, ConnectError> {
-    let set = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
-    let of_environment = || set(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| set("AWS_ENDPOINT_URL"));
-    let endpoint = Endpoint::at(url.map(str::to_owned).or_else(of_environment), false)?;
+pub async fn service_access(
+    settings: &S3Settings,
+    service: &str,
+    said: Option<(&str, String)>,
+) -> Result<ServiceAccess, ConnectError> {
+    let endpoint = Endpoint::of_service(service, said, settings).await?;
     let region = match named_region(settings, &endpoint).await {
         Some(region) => region,
         // It is part of a signature and no more.
@@ -213,7 +239,8 @@ pub async fn shared_config(settings: &S3Settings, service: &str, url: Option<&st
             )));
         }
     };
-    let mut config = load(&region, settings.profile.as_deref(), Some(Renewing::new(settings, &region)))
+    let credentials = Renewing::new(settings, &region);
+    let mut config = load(&region, settings.profile.as_deref(), Some(credentials.clone()))
         .await
         .into_builder()
         .http_client(http_client(&endpoint, OTHER_SERVICES_IDLE_MAX)?)
@@ -222,7 +249,7 @@ pub async fn shared_config(settings: &S3Settings, service: &str, url: Option<&st
     if let Some(url) = &endpoint.url {
         config = config.endpoint_url(url);
     }
-    Ok(config.build())
+    Ok(ServiceAccess { config: config.build(), credentials })
 }
 
 fn http_client(endpoint: &Endpoint, idle_max: usize) -> Result<SharedHttpClient, ConnectError> {
@@ -281,7 +308,7 @@ mod tests {
     use super::*;
 
     fn at(url: &str) -> Endpoint {
-        Endpoint::at(Some(url.to_owned()), false).unwrap()
+        Endpoint::at("--endpoint-url", url.to_owned(), false).unwrap()
     }
 
     #[test]
@@ -290,19 +317,20 @@ mod tests {
             assert!(at(url).is_path_style, "{url}");
         }
         assert!(!at("https://s3.example.com").is_path_style);
-        assert!(Endpoint::at(Some("https://s3.example.com".into()), true).unwrap().is_path_style);
+        assert!(Endpoint::at("--endpoint-url", "https://s3.example.com".into(), true).unwrap().is_path_style);
     }
 
     #[test]
     fn an_endpoint_that_is_no_url_is_a_usage_error() {
         for url in ["localhost:9000", "ftp://host", "http://", "https:///x"] {
-            assert!(Endpoint::at(Some(url.into()), false).unwrap_err().is_usage(), "{url}");
+            let error = Endpoint::at("AWS_ENDPOINT_URL_CLOUDWATCH", url.into(), false).unwrap_err();
+            assert!(error.is_usage() && error.to_string().starts_with("AWS_ENDPOINT_URL_CLOUDWATCH "), "{error}");
         }
     }
 
     #[test]
     fn aws_is_known_by_its_name() {
-        assert!(Endpoint::at(None, false).unwrap().is_aws());
+        assert!(Endpoint { url: None, is_plain_http: false, is_path_style: false }.is_aws());
         assert!(at("https://s3.eu-west-1.amazonaws.com").is_aws());
         assert!(at("https://bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com").is_aws());
         assert!(!at("https://amazonaws.com.example.org").is_aws());

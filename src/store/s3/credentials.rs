@@ -1,7 +1,7 @@
 //! Who signs requests: the sources of credentials in the AWS CLI's order, and their renewal while the mount lives.
 //!
 //! Owns the credentials in use. They are renewed in the background before they expire, while requests go on with the old
-//! ones; credentials that S3 refused as expired are dropped, so that the next request loads new ones. A source that is away
+//! ones; credentials that AWS refused as expired are dropped, so that the next request loads new ones. A source that is away
 //! never takes away credentials that still hold.
 
 use std::fmt;
@@ -68,7 +68,7 @@ struct State {
 
 /// The credentials of one client, renewed; clones are the same.
 #[derive(Clone)]
-pub(super) struct Renewing(Arc<Inner>);
+pub struct Renewing(Arc<Inner>);
 
 struct Inner {
     sources: Vec<Source>,
@@ -136,9 +136,9 @@ impl Renewing {
         Self(Arc::new(Inner { sources, imds_absent, state, loading, clock }))
     }
 
-    /// S3 says that they have expired: the next request loads new ones. What was loaded a moment ago stays: many requests
+    /// AWS says that they have expired: the next request loads new ones. What was loaded a moment ago stays: many requests
     /// are refused together, and one renewal serves them all.
-    pub(super) fn refused(&self) {
+    pub fn refused(&self) {
         let mut state = self.0.state.lock();
         let now = self.0.clock.now();
         if state.held.as_ref().is_some_and(|held| now.saturating_duration_since(held.loaded) > Duration::from_secs(1)) {

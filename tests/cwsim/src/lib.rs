@@ -13,7 +13,7 @@ pub mod fields;
 pub mod series;
 mod serve;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub enum Manner {
     Denies,
     /// Answers 503.
     IsDown,
+    /// Answers 403 ExpiredToken to the access keys that have signed requests until then, and as it should to others.
+    Expires,
 }
 
 /// One request that came.
@@ -64,6 +66,10 @@ pub struct Received {
 #[derive(Debug, Default)]
 struct State {
     manner: Manner,
+    /// Access keys that have signed requests that were taken.
+    keys: BTreeSet<String>,
+    /// Those that had done so when the manner was set.
+    expired: BTreeSet<String>,
     received: Vec<Received>,
     refusals: Vec<String>,
     points: Vec<Point>,
@@ -106,7 +112,9 @@ impl CwSim {
 
     /// Behaves so from now on.
     pub fn set(&self, manner: Manner) {
-        self.state.lock().manner = manner;
+        let mut state = self.state.lock();
+        state.manner = manner;
+        state.expired = state.keys.clone();
     }
 
     /// The requests that came, oldest first.
@@ -134,6 +142,11 @@ impl CwSim {
     /// The names of the alarms.
     pub fn alarms(&self) -> Vec<String> {
         self.state.lock().alarms.keys().cloned().collect()
+    }
+
+    /// The access keys that have signed requests that were taken.
+    pub fn keys(&self) -> BTreeSet<String> {
+        self.state.lock().keys.clone()
     }
 
     /// Bodies of dashboards by name.

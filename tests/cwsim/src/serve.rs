@@ -46,8 +46,14 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Res
     let bytes = plain.as_ref().map_or(0, Vec::len);
     let mut received = Received { operation: operation.clone(), is_gzipped, wire_bytes: body.len(), bytes, status: 0 };
     let manner = state.lock().manner;
+    let key = access_key(&head);
     let refused = match manner {
         Manner::Answers => None,
+        Manner::Expires => state
+            .lock()
+            .expired
+            .contains(&key)
+            .then(|| (403, "ExpiredToken", "The security token included in the request is expired".to_owned())),
         Manner::Hangs => {
             state.lock().received.push(received);
             return std::future::pending().await;
@@ -72,9 +78,19 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Res
             (if refusal.code == "ResourceNotFound" { 404 } else { 400 }, refusal.code, refusal.line)
         }),
     };
+    if outcome.is_ok() {
+        state.keys.insert(key);
+    }
     received.status = outcome.as_ref().map_or_else(|(status, ..)| *status, |_| 200);
     state.received.push(received);
     Ok(said(outcome))
+}
+
+/// The key of the signature; empty where there is none.
+fn access_key(head: &Parts) -> String {
+    let signature = head.headers.get("authorization").and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let credential = signature.split("Credential=").nth(1).unwrap_or_default();
+    credential.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// The body, decompressed.

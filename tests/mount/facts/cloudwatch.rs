@@ -9,6 +9,7 @@ use cwsim::series::Series;
 use cwsim::{CwSim, Manner};
 use serde_json::Value;
 
+use crate::harness::imds::{self, ImdsStub};
 use crate::harness::mount::{Mount, Mounting, text};
 use crate::harness::place::checked;
 use crate::harness::prelude::*;
@@ -42,6 +43,7 @@ pub fn facts() -> Vec<Fact> {
         own!(a_missing_permission_is_said_once_and_the_mount_goes_on),
         own!(a_cloudwatch_that_hangs_disturbs_neither_work_nor_unmount),
         own!(an_outage_loses_nothing_and_each_interval_keeps_its_timestamp).seconds(180),
+        own!(credentials_that_cloudwatch_refuses_as_expired_are_loaded_anew),
         own!(a_region_that_nobody_names_is_an_error_and_no_guess),
         own!(prometheus_is_answered_what_was_counted),
     ];
@@ -50,13 +52,19 @@ pub fn facts() -> Vec<Fact> {
 
 /// A mount of a new bucket on a server that has counted nothing before, and its CloudWatch.
 fn exporting(c: &Context, manner: Manner, interval: &str) -> Outcome<(Place, CwSim)> {
+    exporting_as(c, Mounting::default(), manner, interval)
+}
+
+/// The same, mounted in this way.
+fn exporting_as(c: &Context, mut how: Mounting, manner: Manner, interval: &str) -> Outcome<(Place, CwSim)> {
     let (cloudwatch, server) = (CwSim::start()?, c.server()?);
     cloudwatch.set(manner);
     let bucket = server.new_bucket()?;
     server.sim.as_ref().expect("the simulator").reset_counts();
     let url = cloudwatch.url().to_owned();
-    let mut how = Mounting::with(&["--cloudwatch", "--cloudwatch-endpoint-url", &url, "--mount-name", NAME]);
-    how.options.extend(["--cloudwatch-interval".to_owned(), interval.to_owned()]);
+    let words =
+        ["--cloudwatch", "--cloudwatch-endpoint-url", &url, "--mount-name", NAME, "--cloudwatch-interval", interval];
+    how.options.extend(words.map(str::to_owned));
     Ok((Place::top(Mount::start(&server, &bucket, &how)?), cloudwatch))
 }
 
@@ -228,6 +236,26 @@ fn an_outage_loses_nothing_and_each_interval_keeps_its_timestamp(c: &Context) ->
     let seconds = bytes.seconds();
     assert_eq!(seconds.len(), bytes.points.len(), "no interval twice: {seconds:?}");
     assert!(seconds.len() > 2 && seconds[0] < back, "under their own timestamps: {seconds:?}");
+    let log = p.mount.log_from(0);
+    assert_eq!(log.matches("CloudWatch does not take metrics now").count(), 1, "said once: {log}");
+    Ok(())
+}
+
+fn credentials_that_cloudwatch_refuses_as_expired_are_loaded_anew(c: &Context) -> Outcome {
+    // They hold for hours, as far as the instance says.
+    let imds = ImdsStub::start(imds::Manner::Answers, Duration::from_secs(21_600), usize::MAX)?;
+    let (p, cloudwatch) = exporting_as(c, imds.mounting(), Manner::Answers, "1s")?;
+    asked(&cloudwatch, 1)?;
+    let first = cloudwatch.keys();
+    cloudwatch.set(Manner::Expires);
+    p.write("f", pattern(1, 1000))?;
+    if !poll(LONG, || cloudwatch.keys().len() > first.len()) {
+        return Err(Failure(format!("no other key than {first:?}: {}", p.mount.log_from(0))));
+    }
+    p.mount.unmount()?;
+    nothing_refused(&cloudwatch);
+    assert_eq!(series(&cloudwatch, &p, "BytesWritten").sum(), 1000.0, "what was refused is sent again");
+    assert!(cloudwatch.received().iter().any(|it| it.status == 403), "the first key was refused");
     let log = p.mount.log_from(0);
     assert_eq!(log.matches("CloudWatch does not take metrics now").count(), 1, "said once: {log}");
     Ok(())

@@ -16,6 +16,7 @@ pub fn facts() -> Vec<Fact> {
     vec![
         own!(a_second_install_changes_nothing_and_says_so).on(SIM),
         own!(a_dry_run_prints_everything_and_asks_nothing).on(SIM),
+        own!(the_dimensions_of_the_mount_are_those_of_the_install).on(SIM),
         own!(moto_takes_what_a_dry_run_prints).on(&[Kind::Moto]),
         own!(what_hinders_an_install_is_told_in_a_line).on(SIM),
     ]
@@ -93,6 +94,31 @@ fn a_dry_run_prints_everything_and_asks_nothing(_: &Context) -> Outcome {
     Ok(())
 }
 
+fn the_dimensions_of_the_mount_are_those_of_the_install(_: &Context) -> Outcome {
+    let (cloudwatch, home) = (CwSim::start()?, tempfile::tempdir()?);
+    let words = ["--cloudwatch-dimensions", "Bucket,MountName,InstanceId", "--instance-id", "i-0123456789abcdef0"];
+    let dry = [&words[..], &["--dry-run", "--region", "us-east-1"]].concat();
+    let told: Value = serde_json::from_str(&checked(&run(&mut install(&home, cloudwatch.url(), &dry))?)?)?;
+    let dimension = |name: &str, value: &str| serde_json::json!({ "Name": name, "Value": value });
+    let wanted = serde_json::json!([
+        dimension("Bucket", "my-bucket"),
+        dimension("InstanceId", "i-0123456789abcdef0"),
+        dimension("MountName", "/mnt/data"),
+    ]);
+    for alarm in told["PutMetricAlarm"].as_array().into_iter().flatten() {
+        assert_eq!(alarm["Dimensions"], wanted);
+    }
+    for count in ["created", "unchanged"] {
+        let said = lines(&run(&mut install(&home, cloudwatch.url(), &words))?)?;
+        let ended = said.iter().filter(|line| line.ends_with(&format!(": {count}"))).count();
+        assert_eq!(ended, 4, "{said:?}");
+    }
+    // Those of the default are others, and stay beside them.
+    lines(&run(&mut install(&home, cloudwatch.url(), &[]))?)?;
+    assert_eq!((cloudwatch.alarms().len(), cloudwatch.dashboards().len()), (6, 2));
+    Ok(())
+}
+
 /// Hands what stands on stdin to CloudWatch, and prints what that has then.
 const PUT: &str = r#"
 import boto3, json, sys
@@ -138,6 +164,12 @@ fn what_hinders_an_install_is_told_in_a_line(_: &Context) -> Outcome {
         cloudwatch.set(manner);
         said(&mut install(&home, cloudwatch.url(), &[]), 2, &["CloudWatch does not answer GetDashboard", "network"])?;
     }
+    cloudwatch.set(Manner::Answers);
+    let elsewhere = ["--cloudwatch-dimensions", "InstanceId,Bucket"];
+    said(&mut install(&home, cloudwatch.url(), &elsewhere), 1, &["instance's id is not known", "--instance-id"])?;
+    let mut misled = program(home.path());
+    misled.args(["cloudwatch", "install", "my-bucket", "/mnt/data"]).env("AWS_ENDPOINT_URL_CLOUDWATCH", "localhost:1");
+    said(&mut misled, 1, &["AWS_ENDPOINT_URL_CLOUDWATCH \"localhost:1\" is no URL"])?;
     let mut unnamed = program(home.path());
     said(unnamed.args(["cloudwatch", "install", "my-bucket"]), 1, &["--mount-name"])?;
     let mut nowhere = program(home.path());

@@ -82,3 +82,69 @@ async fn a_full_ring_goes_out_in_requests_that_are_all_taken() {
         assert_eq!(series.seconds().len(), kept, "the latest minutes, each under its own timestamp");
     }
 }
+
+/// Data of now and, at these places, such as CloudWatch never takes.
+fn data(count: usize, bad: &[usize]) -> Vec<Datum> {
+    let now = Clock::system().wall();
+    let datum = |place: usize| {
+        let at = if bad.contains(&place) { SystemTime::UNIX_EPOCH } else { now };
+        Datum { name: "BytesRead", operation: None, unit: "Bytes", at, value: Value::Single(place as f64) }
+    };
+    (0..count).map(datum).collect()
+}
+
+/// The places of data that were taken.
+fn places(cloudwatch: &CwSim) -> Vec<usize> {
+    cloudwatch.points().iter().map(|it| it.sum as usize).collect()
+}
+
+#[tokio::test]
+async fn a_datum_that_is_never_taken_costs_no_other() {
+    let cloudwatch = CwSim::start().expect("a port");
+    let mut bench = bench(&cloudwatch, 60).await;
+    for bad in [&[613][..], &[0], &[999], &[3, 700]] {
+        let before = (places(&cloudwatch).len(), cloudwatch.received().len());
+        bench.pending.lock().push(data(1000, bad));
+        bench.sender.send_all().await.expect("what is refused is left out");
+        let taken = places(&cloudwatch).split_off(before.0);
+        let expected: Vec<usize> = (0..1000).filter(|place| !bad.contains(place)).collect();
+        assert_eq!(taken, expected, "in order, and none twice");
+        let requests = cloudwatch.received().len() - before.1;
+        assert!(requests <= 2 * 20 + 1, "{requests} requests for {bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_everything_is_refused_not_every_datum_is_tried() {
+    let cloudwatch = CwSim::start().expect("a port");
+    let mut bench = bench(&cloudwatch, 60).await;
+    let all: Vec<usize> = (0..1000).collect();
+    let mut requests = Vec::new();
+    for _ in 0..3 {
+        let before = cloudwatch.received().len();
+        bench.pending.lock().push(data(1000, &all));
+        bench.sender.send_all().await.expect("it is left out");
+        requests.push(cloudwatch.received().len() - before);
+    }
+    assert_eq!(requests, [41, 3, 3]);
+    assert_eq!(bench.pending.lock().intervals(), 0);
+    // And where only one is bad again, the others are taken again.
+    for _ in 0..2 {
+        bench.pending.lock().push(data(1000, &[7]));
+        bench.sender.send_all().await.expect("it is left out");
+    }
+    assert_eq!(places(&cloudwatch).len(), 500 + 999);
+}
+
+#[tokio::test]
+async fn a_failure_among_the_pieces_of_a_refused_request_loses_nothing() {
+    let mut bench = super::bench();
+    *bench.stub.fails.lock() = Some(PutError::Away("connection refused".into()));
+    bench.pending.lock().push(data(8, &[]));
+    assert!(bench.sender.send_all().await.is_err());
+    *bench.stub.fails.lock() = Some(PutError::Refused("413".into()));
+    *bench.stub.takes_at_most.lock() = 2;
+    bench.sender.send_all().await.expect("small ones are taken");
+    let taken: Vec<_> = bench.stub.taken.lock().iter().map(|it| it.value.clone()).collect();
+    assert_eq!(taken, (0..8_u32).map(|place| Value::Single(place.into())).collect::<Vec<_>>());
+}
