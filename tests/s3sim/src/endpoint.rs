@@ -40,6 +40,8 @@ pub struct Endpoint {
     pub fast_etags: bool,
     /// Bodies are not kept.
     pub discard: bool,
+    /// When it began.
+    pub began: Instant,
 }
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
@@ -84,10 +86,12 @@ impl Endpoint {
         let (head, incoming) = request.into_parts();
         let call = Call::of(head);
         let operation = call.operation;
+        let prefix = call.query.get("prefix").filter(|_| call.key.is_empty());
         let mut logged = Logged {
+            at_ms: self.began.elapsed().as_secs_f64() * 1000.0,
             method: call.head.method.to_string(),
             operation: operation.to_owned(),
-            key: call.key.clone(),
+            key: prefix.unwrap_or(&call.key).clone(),
             range: call.header("range").map(str::to_owned),
             access_key: call.access_key().map(str::to_owned),
             status: 0,

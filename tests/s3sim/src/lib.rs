@@ -68,6 +68,7 @@ impl S3Sim {
             region,
             fast_etags: options.fast_etags,
             discard: options.discard,
+            began: std::time::Instant::now(),
         });
         let (listener, control) = runtime.block_on(async {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;

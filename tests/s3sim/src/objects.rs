@@ -381,6 +381,7 @@ mod tests {
             region: String::new(),
             fast_etags: false,
             discard: false,
+            began: std::time::Instant::now(),
         };
         let chunks = [Bytes::from_static(b"hello")];
         assert_eq!(tag(&endpoint, &chunks), "\"5d41402abc4b2a76b9719d911017c592\"");

@@ -89,11 +89,13 @@ pub struct Script {
 /// One request that came.
 #[derive(Clone, Debug, Serialize)]
 pub struct Logged {
+    /// When it came, in milliseconds since the endpoint began.
+    pub at_ms: f64,
     /// HTTP method.
     pub method: String,
     /// Operation.
     pub operation: String,
-    /// Key.
+    /// Key; of a listing, its prefix.
     pub key: String,
     /// Range header.
     pub range: Option<String>,
