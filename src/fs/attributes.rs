@@ -56,7 +56,7 @@ impl FileSystem {
     /// Attributes from memory; `None` where they are older than the mount allows.
     pub fn try_getattr(&self, ino: Ino) -> Option<Node> {
         if self.is_open_file(ino) {
-            return self.namespace.peek(ino).map(|node| self.as_opened(node));
+            return self.namespace.peek(ino).map(|node| self.as_handles_see(node));
         }
         self.namespace.try_node(ino)
     }
@@ -66,10 +66,15 @@ impl FileSystem {
         if self.is_open_file(ino)
             && let Some(node) = self.namespace.peek(ino)
         {
-            return Ok(self.as_opened(node));
+            return Ok(self.as_handles_see(node));
         }
         let node = self.namespace.node(ino).await?;
         Ok(self.as_opened(node))
+    }
+
+    /// What an open file is does not grow old.
+    fn as_handles_see(&self, node: Node) -> Node {
+        Node { fresh_for: self.options.metadata_ttl, ..self.as_opened(node) }
     }
 
     fn is_open_file(&self, ino: Ino) -> bool {
@@ -178,8 +183,9 @@ impl FileSystem {
             return Ok(());
         }
         let known = self.namespace.peek(inode.ino).and_then(|node| node.info);
+        let moment = self.namespace.moment();
         let reader = self.read.open(&key, known.as_ref()).await?;
-        self.namespace.learned(inode.ino, reader.info());
+        self.namespace.learned(inode.ino, reader.info(), &moment);
         inode.view.lock().move_to(Some(reader.info().clone()));
         Ok(())
     }

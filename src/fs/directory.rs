@@ -46,7 +46,7 @@ impl FileSystem {
     /// now; `None` if nothing has it any more.
     pub fn remember(&self, handle: FileHandle, entry: &DirectoryEntry) -> Option<Node> {
         let directory = self.handles.directory(handle).ok()?;
-        self.namespace.remember(directory.ino(), entry).map(|node| self.as_opened(node))
+        self.namespace.remember(directory.ino(), entry).map(|node| self.as_found(node))
     }
 
     /// Closes a directory stream.

@@ -4,6 +4,7 @@
 //! meanwhile; otherwise the kernel would cut or stretch the open file.
 
 use std::ffi::OsStr;
+use std::time::Duration;
 
 use super::FileSystem;
 use super::error::{FsError, FsResult};
@@ -21,14 +22,26 @@ impl FileSystem {
         // No key can spell a name that is not UTF-8, so nothing has it.
         let Ok(name) = Self::name(name) else { return Some(Err(FsError::NotFound)) };
         let found = self.namespace.try_lookup(parent, name)?;
-        Some(found.map(|node| self.as_opened(node)).map_err(Into::into))
+        Some(found.map(|node| self.as_found(node)).map_err(Into::into))
     }
 
     /// Looks a name up. A found node's lookup count has been raised.
     pub async fn lookup(&self, parent: Ino, name: &OsStr) -> FsResult<Node> {
         let name = Self::name(name).map_err(|_| FsError::NotFound)?;
         let node = self.namespace.lookup(parent, name).await?;
-        Ok(self.as_opened(node))
+        Ok(self.as_found(node))
+    }
+
+    /// How long the kernel may take a name for absent.
+    pub fn absent_for(&self, parent: Ino, name: &OsStr) -> Duration {
+        // What is not UTF-8 is never there.
+        Self::name(name).map_or(self.options.metadata_ttl, |name| self.namespace.absent_for(parent, name))
+    }
+
+    /// The node as the kernel is told of it, which may then keep the name for a while.
+    pub(super) fn as_found(&self, node: Node) -> Node {
+        self.lookups.forget(node.ino);
+        self.as_opened(node)
     }
 
     /// The kernel dropped `lookups` references to an inode.

@@ -19,6 +19,7 @@ mod handles;
 mod lookup;
 mod neighbours;
 mod open;
+mod open_lookup;
 mod opened;
 mod passthrough;
 mod remove;
@@ -41,6 +42,8 @@ pub use self::error::{FsError, FsResult};
 use self::handles::Handles;
 use self::neighbours::Walks;
 pub use self::open::Opened;
+pub use self::open_lookup::LookedUp;
+use self::open_lookup::OpenLookups;
 use self::opened::OpenInodes;
 pub use self::sync::Drained;
 pub use self::usage::MemoryUse;
@@ -126,6 +129,7 @@ pub struct FileSystem {
     /// The kernel may be handed files of the disk cache.
     passthrough: AtomicBool,
     walks: Mutex<Walks>,
+    lookups: OpenLookups,
     events: mpsc::UnboundedSender<KernelEvent>,
 }
 
@@ -160,6 +164,7 @@ impl FileSystem {
             handles: Handles::default(),
             passthrough: AtomicBool::new(false),
             walks: Mutex::default(),
+            lookups: OpenLookups::default(),
             events,
         };
         (Arc::new(fs), receiver)

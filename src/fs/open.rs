@@ -59,6 +59,13 @@ impl FileSystem {
     /// Opens a file with the flags of open(2). `ESTALE` makes the kernel look the name up again and open what is there
     /// then (`do_filp_open`): it is answered where another writer replaced what the kernel was told of.
     pub async fn open(&self, ino: Ino, flags: i32) -> FsResult<Opened> {
+        self.open_by(ino, flags, 0).await
+    }
+
+    /// The same for the thread of this number (0: not known): what its lookup of a moment ago asked of S3 in the same call of
+    /// open(2) is not asked again.
+    pub async fn open_by(&self, ino: Ino, flags: i32, thread: u32) -> FsResult<Opened> {
+        let mut asked = self.lookups.take(ino, thread, self.clock.now());
         let access = Access::of(flags);
         if access.writable {
             self.refuse_if_read_only()?;
@@ -85,7 +92,7 @@ impl FileSystem {
                 return Ok(opened);
             }
             let generation = inode.view.lock().generation;
-            if let Some(opened) = self.open_published(&inode, access, generation).await? {
+            if let Some(opened) = self.open_published(&inode, access, generation, &mut asked).await? {
                 return Ok(opened);
             }
         }
@@ -102,19 +109,32 @@ impl FileSystem {
     }
 
     /// Opens what S3 holds now; `None` if this mount itself moved the view meanwhile. Many may do so at once.
-    async fn open_published(&self, inode: &InodeUse, access: Access, generation: u64) -> FsResult<Option<Opened>> {
+    async fn open_published(
+        &self,
+        inode: &InodeUse,
+        access: Access,
+        generation: u64,
+        asked: &mut Option<Reader>,
+    ) -> FsResult<Option<Opened>> {
         let told = self.namespace.peek(inode.ino).and_then(|node| node.info);
         let known = { inode.view.lock().info.clone() }.or_else(|| told.clone());
         let key = self.namespace.key(inode.ino)?;
         let may_show = !access.writable && !self.options.direct_io && self.passthrough.load(Relaxed);
         let checked = known.as_ref().filter(|_| may_show).and_then(|known| self.read.begin_check(known));
-        let brought = match &known {
-            Some(known) if !access.writable && known.key() == &key => self.neighbour(inode.ino, known).await,
-            _ => None,
-        };
-        let asked = match brought {
-            Some(reader) => Ok(reader),
-            None => self.read.open(&key, known.as_ref()).await,
+        let moment = self.namespace.moment();
+        let (asked, learned) = match asked.take().filter(|reader| reader.info().key() == &key) {
+            Some(reader) => (Ok(reader), true),
+            None => {
+                let brought = match &known {
+                    Some(known) if !access.writable && known.key() == &key => self.neighbour(inode.ino, known).await,
+                    _ => None,
+                };
+                let asked = match brought {
+                    Some(reader) => Ok(reader),
+                    None => self.read.open(&key, known.as_ref()).await,
+                };
+                (asked, false)
+            }
         };
         let reader = match asked {
             Ok(reader) => reader,
@@ -151,7 +171,9 @@ impl FileSystem {
             }
             view.settled = true;
         }
-        self.namespace.learned(inode.ino, info);
+        if !learned {
+            self.namespace.learned(inode.ino, info, &moment);
+        }
         let keep_cache = self.namespace.opened_version(inode.ino, &info.version);
         self.insert_handle(inode.clone(), access, Some((reader, keep_cache)), whole).map(Some)
     }

@@ -30,10 +30,10 @@ use super::directory;
 use super::errno::answer;
 use super::passthrough::Backings;
 use super::process;
-use super::reply::{GENERATION, attr, data, empty, entry, handle, ino, open_flags};
+use super::reply::{GENERATION, attr, data, empty, entry, found, handle, ino, open_flags};
 use super::session::{SessionOptions, negotiate};
 use crate::clock::Clock;
-use crate::fs::{FileSystem, FsResult, NewFile, SetAttributes};
+use crate::fs::{FileSystem, FsResult, LookedUp, NewFile, SetAttributes};
 use crate::metrics::{Latency, Metrics};
 use crate::types::ByteRange;
 
@@ -94,20 +94,24 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (started, ttl) = (self.clock.now(), self.ttl);
-        let left =
-            self.in_place(Latency::Metadata, started, reply, |reply| match self.fs.try_lookup(ino(parent), name) {
-                Some(outcome) => {
-                    entry(reply, "lookup", ttl, outcome);
-                    None
-                }
-                None => Some(reply),
-            });
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (started, ttl, parent) = (self.clock.now(), self.ttl, ino(parent));
+        let left = self.in_place(Latency::Metadata, started, reply, |reply| match self.fs.try_lookup(parent, name) {
+            Some(outcome) => {
+                found(reply, ttl, outcome.map(LookedUp::from), || self.fs.absent_for(parent, name));
+                None
+            }
+            None => Some(reply),
+        });
         let Some(reply) = left else { return };
-        let name = name.to_owned();
+        let (name, thread) = (name.to_owned(), request.pid());
+        let opening = process::opening(thread);
         self.task(Latency::Metadata, started, move |fs| async move {
-            entry(reply, "lookup", ttl, fs.lookup(ino(parent), &name).await);
+            let outcome = match opening {
+                Some(flags) => fs.lookup_to_open(parent, &name, thread, flags).await,
+                None => fs.lookup(parent, &name).await.map(LookedUp::from),
+            };
+            found(reply, ttl, outcome, || fs.absent_for(parent, &name));
         });
     }
 
@@ -235,7 +239,7 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (backings, opener) = (Arc::clone(&self.backings), request.pid());
         self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
-            match fs.open(ino(inode), flags.0).await {
+            match fs.open_by(ino(inode), flags.0, opener).await {
                 Ok(opened) => {
                     fs.opened_by(opened.handle, opener);
                     backings.reply(&fs, ino(inode), opened, reply);
@@ -262,7 +266,7 @@ impl Filesystem for Adapter {
                 Ok((node, opened)) => {
                     fs.opened_by(opened.handle, opener);
                     let handle = KernelHandle(opened.handle.0);
-                    reply.created(&ttl, &file_attr(&node), GENERATION, handle, open_flags(opened));
+                    reply.created(&node.fresh_for.min(ttl), &file_attr(&node), GENERATION, handle, open_flags(opened));
                 }
                 Err(error) => reply.error(answer("create", &error)),
             }

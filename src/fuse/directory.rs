@@ -118,13 +118,13 @@ fn add_entries(
             for entry in entries {
                 let dots = matches!(&*entry.name, "." | "..");
                 // The count rises before the reply; an entry that did not fit gives it back.
-                let attr = if dots {
-                    entry_attr(&entry)
+                let (attr, fresh_for) = if dots {
+                    (entry_attr(&entry), Duration::ZERO)
                 } else {
                     let Some(node) = fs.remember(through, &entry) else { continue };
-                    file_attr(&node)
+                    (file_attr(&node), node.fresh_for.min(ttl))
                 };
-                if reply.add(attr.ino, entry.next_offset, &*entry.name, &ttl, &attr, GENERATION) {
+                if reply.add(attr.ino, entry.next_offset, &*entry.name, &fresh_for, &attr, GENERATION) {
                     if !dots {
                         fs.forget(Ino(attr.ino.0), 1);
                     }

@@ -1,6 +1,8 @@
-//! Which process a thread belongs to: the kernel names threads where it says who asks.
+//! What can be known of a thread that asks: the kernel names it with each request.
 //!
-//! What cannot be told is said to be no other process, so that a close rather publishes too much than too little.
+//! Which process it belongs to: what cannot be told is said to be no other process, so that a close rather publishes too
+//! much than too little. In which call it waits: what cannot be told (no ptrace access to it, as for a daemon of another user or
+//! one without CAP_SYS_PTRACE) is said to be none that matters, which costs a request and changes no answer.
 
 /// Whether thread `one` lives, and in another process than thread `other`.
 pub(super) fn is_foreign(one: u32, other: u32) -> bool {
@@ -16,9 +18,80 @@ fn process_of(thread: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
+/// Looks at a thread's call: it may not have gone to sleep yet when its request is here.
+const LOOKS_MAX: u32 = 10;
+
+/// The flags of open(2) where the thread waits in that call, for something that it will open if it is there: not to replace its
+/// content (O_TRUNC), to be told that it is there (O_EXCL), or to open it later (O_PATH).
+pub(super) fn opening(thread: u32) -> Option<i32> {
+    if thread == 0 {
+        return None;
+    }
+    let mut call = None;
+    for _ in 0..LOOKS_MAX {
+        let line = std::fs::read_to_string(format!("/proc/{thread}/syscall")).ok()?;
+        if !line.starts_with("running") {
+            call = Some(line);
+            break;
+        }
+        std::thread::yield_now();
+    }
+    let flags = flags_of_open(&call?)?;
+    (flags & (libc::O_TRUNC | libc::O_EXCL | libc::O_PATH | libc::O_DIRECTORY) == 0).then_some(flags)
+}
+
+/// The flags in a line of `/proc/PID/syscall` (proc_pid_syscall(5)), the call's number and its arguments, if it is open(2) or openat(2).
+/// openat2(2) has its flags elsewhere.
+fn flags_of_open(line: &str) -> Option<i32> {
+    let mut words = line.split_ascii_whitespace();
+    let number: libc::c_long = words.next()?.parse().ok()?;
+    let at = match number {
+        libc::SYS_openat => 2,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_open => 1,
+        _ => return None,
+    };
+    let flags = u64::from_str_radix(words.nth(at)?.strip_prefix("0x")?, 16).ok()?;
+    i32::try_from(flags & u64::from(u32::MAX)).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_flags_of_an_open_are_found_among_its_arguments() {
+        let arguments = "0xffffff9c 0x7ffd5c1e1f20 0x80000 0x0 0x0 0x0 0x7ffd5c1e1d08 0x7f0c";
+        assert_eq!(flags_of_open(&format!("{} {arguments}", libc::SYS_openat)), Some(libc::O_CLOEXEC));
+        assert_eq!(flags_of_open(&format!("{} {arguments}", libc::SYS_newfstatat)), None);
+        assert_eq!(flags_of_open("running"), None);
+        assert_eq!(flags_of_open("-1 0x7ffd5c1e1d08 0x7f0c"), None);
+    }
+
+    #[test]
+    fn a_thread_that_waits_in_open_is_seen_with_its_flags_and_no_other() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let path = pipe.clone();
+        let opener = std::thread::spawn(move || {
+            sender.send(nix::unistd::gettid().as_raw().unsigned_abs()).expect("somebody waits");
+            std::fs::File::open(path)
+        });
+        let thread = receiver.recv().expect("it runs");
+        // It waits until somebody writes.
+        let seen = loop {
+            match opening(thread) {
+                None => std::thread::yield_now(),
+                seen => break seen,
+            }
+        };
+        assert_eq!(seen, Some(libc::O_CLOEXEC));
+        assert_eq!(opening(nix::unistd::gettid().as_raw().unsigned_abs()), None, "it reads that file");
+        std::fs::File::options().write(true).open(pipe).expect("the reader waits");
+        opener.join().expect("no panic").expect("opened");
+    }
 
     #[test]
     fn threads_of_one_process_are_not_foreign_to_each_other() {

@@ -9,7 +9,7 @@ use fuser::{
 
 use super::attr::{absent, file_attr};
 use super::errno::answer;
-use crate::fs::{FsError, FsResult, Node, Opened};
+use crate::fs::{FsError, FsResult, LookedUp, Node, Opened};
 use crate::types::{FileHandle, Ino};
 
 /// An inode number is never used twice in a mount, so one generation serves all.
@@ -25,11 +25,30 @@ pub(super) fn handle(handle: KernelHandle) -> FileHandle {
     FileHandle(handle.0)
 }
 
-/// Answers an operation that gives a name an inode. A name that does not exist is remembered by the kernel, too.
+/// Answers a lookup. The kernel keeps names and attributes, and also that there is no such name, until they are as old as
+/// `ttl`, counted from when S3 was asked.
+pub(super) fn found(
+    reply: ReplyEntry,
+    ttl: Duration,
+    outcome: FsResult<LookedUp>,
+    absent_for: impl FnOnce() -> Duration,
+) {
+    match outcome {
+        Ok(LookedUp { node, name_for }) => {
+            reply.entry_with_ttls(&node.fresh_for.min(ttl), &name_for.min(ttl), &file_attr(&node), GENERATION);
+        }
+        Err(FsError::NotFound) => match absent_for() {
+            Duration::ZERO => reply.error(answer("lookup", &FsError::NotFound)),
+            absent_for => reply.entry(&absent_for.min(ttl), &absent(), GENERATION),
+        },
+        Err(error) => reply.error(answer("lookup", &error)),
+    }
+}
+
+/// Answers an operation that makes a name.
 pub(super) fn entry(reply: ReplyEntry, operation: &'static str, ttl: Duration, outcome: FsResult<Node>) {
     match outcome {
-        Ok(node) => reply.entry(&ttl, &file_attr(&node), GENERATION),
-        Err(FsError::NotFound) if operation == "lookup" && !ttl.is_zero() => reply.entry(&ttl, &absent(), GENERATION),
+        Ok(node) => reply.entry(&node.fresh_for.min(ttl), &file_attr(&node), GENERATION),
         Err(error) => reply.error(answer(operation, &error)),
     }
 }
@@ -37,7 +56,7 @@ pub(super) fn entry(reply: ReplyEntry, operation: &'static str, ttl: Duration, o
 /// Answers with attributes.
 pub(super) fn attr(reply: ReplyAttr, operation: &'static str, ttl: Duration, outcome: FsResult<Node>) {
     match outcome {
-        Ok(node) => reply.attr(&ttl, &file_attr(&node)),
+        Ok(node) => reply.attr(&node.fresh_for.min(ttl), &file_attr(&node)),
         Err(error) => reply.error(answer(operation, &error)),
     }
 }

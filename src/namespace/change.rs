@@ -78,7 +78,7 @@ impl Namespace {
         row.lookups = 1;
         row.written = Some((0, wall));
         row.set = self.made_with(kind, new);
-        Ok(self.node_of(ino, &table.rows[&ino]))
+        Ok(self.node_of(&table, ino))
     }
 
     /// A write reached S3: this is the object now.
@@ -94,14 +94,9 @@ impl Namespace {
         row.written = None;
         row.shown_mtime = Some((info.version.clone(), mtime));
         row.object = Some(info.clone());
-    }
-
-    /// An open asked S3: this is the object now.
-    pub fn learned(&self, ino: Ino, info: &ObjectInfo) {
-        let mut table = self.0.table.lock();
-        let now = self.0.clock.now();
-        if table.rows.get(&ino).is_some_and(|row| !row.unpublished) {
-            table.confirm(ino, &Found::File(info.clone()), now);
+        if row.linked {
+            let parent = row.parent;
+            table.confirm_way(parent, change, now);
         }
     }
 
@@ -184,7 +179,7 @@ impl Namespace {
         if let (Some(mtime), Some((_, written))) = (changes.mtime, row.written.as_mut()) {
             *written = mtime;
         }
-        Ok(self.node_of(ino, &table.rows[&ino]))
+        Ok(self.node_of(&table, ino))
     }
 
     /// What the object carries when it is written next: what it carried, with what was set here.
@@ -224,7 +219,7 @@ impl Namespace {
             // Nothing is in it but what is made here, as far as knowledge may be old.
             directory.listed = Some(now);
         }
-        Ok(self.node_of(ino, &table.rows[&ino]))
+        Ok(self.node_of(&table, ino))
     }
 
     /// Whether a name exists, without taking a reference.

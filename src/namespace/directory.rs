@@ -108,7 +108,7 @@ impl DirectoryHandle {
             }
             Listed::Name(name) => {
                 let ino = table.child(self.ino, &name)?;
-                let Node { kind, attributes, .. } = self.namespace.node_of(ino, table.rows.get(&ino)?);
+                let Node { kind, attributes, .. } = self.namespace.node_of(table, ino);
                 Some(DirectoryEntry { name, next_offset, ino, kind, attributes })
             }
         }

@@ -180,7 +180,7 @@ impl Listing {
     pub(super) fn take_whole(self: &Arc<Self>, namespace: &Namespace, page: ListPage, asked: u64) {
         let ask = self.state.lock().plan.next(0, 1);
         if let Some(ask) = ask {
-            self.take_page(namespace, ask.range, page, asked);
+            self.take_page(namespace, ask.range, page, (asked, self.began));
             self.changed.notify_waiters();
         }
     }
@@ -327,7 +327,7 @@ async fn fetch(listing: Weak<Listing>, namespace: Namespace) {
     {
         window.bring(&waited, name).await;
     }
-    let mut running: JoinSet<(RangeId, StoreResult<ListPage>, Asked)> = JoinSet::new();
+    let mut running: JoinSet<(RangeId, StoreResult<ListPage>, Asked, Instant)> = JoinSet::new();
     loop {
         {
             let Some(directory) = listing.upgrade().map(|listing| listing.directory) else { return };
@@ -342,18 +342,18 @@ async fn fetch(listing: Weak<Listing>, namespace: Namespace) {
                     ..ListRequest::default()
                 };
                 let store = Arc::clone(&namespace.0.store);
-                let asked = namespace.0.table.lock().ask();
-                running.spawn(async move { (ask.range, store.list(request).await, asked) });
+                let (asked, at) = (namespace.0.table.lock().ask(), namespace.0.clock.now());
+                running.spawn(async move { (ask.range, store.list(request).await, asked, at) });
             }
             if running.is_empty() {
                 listing.changed.notify_waiters();
                 return;
             }
         }
-        let Some(Ok((range, outcome, asked))) = running.join_next().await else { continue };
+        let Some(Ok((range, outcome, asked, at))) = running.join_next().await else { continue };
         let Some(listing) = listing.upgrade() else { return };
         match outcome {
-            Ok(page) => listing.take_page(&namespace, range, page, asked.at),
+            Ok(page) => listing.take_page(&namespace, range, page, (asked.at, at)),
             Err(error) => listing.fail(range, error.into()),
         }
         listing.changed.notify_waiters();

@@ -56,8 +56,7 @@ impl Namespace {
         let mut table = self.0.table.lock();
         let row = table.rows.get_mut(&ino).ok_or(NamespaceError::NotFound)?;
         row.lookups += 1;
-        let row = &table.rows[&ino];
-        Ok(self.node_of(ino, row))
+        Ok(self.node_of(&table, ino))
     }
 
     /// Looks a name up in memory; `None` where S3 must be asked. A found inode has one reference more.
@@ -107,6 +106,8 @@ impl Namespace {
 
     /// Asks once; `None` if the directory was moved meanwhile, and the answer is about keys that it has no more.
     async fn ask_once(&self, parent: Ino, name: &str) -> NamespaceResult<Option<NamespaceResult<Ino>>> {
+        // What is answered may be no newer than this.
+        let now = self.0.clock.now();
         let (asked, prefix, known, list_all) = {
             let mut table = self.0.table.lock();
             Self::check_directory(&table, parent)?;
@@ -151,10 +152,13 @@ impl Namespace {
                 }
             }
         };
-        let (now, made) = (self.0.clock.now(), self.0.clock.wall());
+        let made = self.0.clock.wall();
         let mut table = self.0.table.lock();
         if table.is_disordered(parent, asked.at) {
             return Ok(None);
+        }
+        if found.is_some() {
+            table.confirm_way(parent, asked.at, now);
         }
         let (outcome, changed) = match found {
             Some(found) => match table.learn(parent, name, &found, asked.at, now, made) {

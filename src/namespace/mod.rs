@@ -9,6 +9,7 @@
 mod attributes;
 mod change;
 mod children;
+mod confirm;
 mod copy;
 mod directory;
 mod following;
@@ -40,6 +41,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 pub use self::change::{AttributeChanges, NewNode};
+pub use self::confirm::Moment;
 pub use self::directory::{DirectoryEntry, DirectoryHandle};
 pub use self::following::FollowingFile;
 use self::keys::NameError;
@@ -242,7 +244,7 @@ impl Namespace {
         let mut table = self.0.table.lock();
         let ino = table.child(parent, &entry.name)?;
         table.row_mut(ino).lookups += 1;
-        Some(self.node_of(ino, &table.rows[&ino]))
+        Some(self.node_of(&table, ino))
     }
 
     /// An open handle keeps the inode.

@@ -1,6 +1,6 @@
 //! An inode as operations see it: kind and attributes, as far as S3, metadata and local changes tell.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::attributes::Stored;
 use super::table::{Row, Table};
@@ -64,10 +64,14 @@ pub struct Node {
     pub info: Option<ObjectInfo>,
     /// Made here and not in S3 yet.
     pub unpublished: bool,
+    /// How long name and attributes may be taken for true without asking again; zero if they are too old already.
+    pub fresh_for: Duration,
 }
 
 impl Namespace {
-    pub(super) fn node_of(&self, ino: Ino, row: &Row) -> Node {
+    /// A row that is known to exist, as operations see it.
+    pub(super) fn node_of(&self, table: &Table, ino: Ino) -> Node {
+        let row = &table.rows[&ino];
         let defaults = &self.0.defaults;
         let mode = match row.kind {
             NodeKind::File => defaults.file_mode,
@@ -100,7 +104,8 @@ impl Namespace {
             ctime: mtime,
             rdev: 0,
         };
-        Node { ino, kind: row.kind, attributes, info: row.object.clone(), unpublished: row.unpublished }
+        let fresh_for = self.row_fresh_for(table, ino, row);
+        Node { ino, kind: row.kind, attributes, info: row.object.clone(), unpublished: row.unpublished, fresh_for }
     }
 
     /// The attributes of what a listing showed and nobody asked for yet.
@@ -123,26 +128,40 @@ impl Namespace {
     /// The inode as last known, whatever its age; `None` if it is not known.
     pub fn peek(&self, ino: Ino) -> Option<Node> {
         let table = self.0.table.lock();
-        table.rows.get(&ino).map(|row| self.node_of(ino, row))
+        table.rows.contains_key(&ino).then(|| self.node_of(&table, ino))
     }
 
     /// The inode, if it was confirmed within the time that knowledge may be old.
     pub fn try_node(&self, ino: Ino) -> Option<Node> {
         let table = self.0.table.lock();
         let row = table.rows.get(&ino)?;
-        self.is_row_fresh(&table, ino, row).then(|| self.node_of(ino, row))
+        self.is_row_fresh(&table, ino, row).then(|| self.node_of(&table, ino))
     }
 
     /// Whether what is known of an inode need not be asked again.
     pub(super) fn is_row_fresh(&self, table: &Table, ino: Ino, row: &Row) -> bool {
-        let now = self.0.clock.now();
-        let listed = || table.directories.get(&row.parent).and_then(|directory| directory.listed);
-        ino == Ino::ROOT
-            || !row.linked
-            || row.unpublished
-            || row.written.is_some()
-            || self.is_fresh(row.seen, now)
-            || listed().is_some_and(|listed| listed >= row.seen && self.is_fresh(listed, now))
+        !self.row_fresh_for(table, ino, row).is_zero()
+    }
+
+    /// How long what is known of an inode need not be asked again.
+    fn row_fresh_for(&self, table: &Table, ino: Ino, row: &Row) -> Duration {
+        let ttl = self.0.limits.metadata_ttl;
+        // Nobody else can say more of it. (A TTL of zero does not make it unknown.)
+        if ino == Ino::ROOT || !row.linked || row.unpublished || row.written.is_some() {
+            return ttl.max(Duration::from_nanos(1));
+        }
+        let listed = table.directories.get(&row.parent).and_then(|directory| directory.listed);
+        let seen = listed.map_or(row.seen, |listed| listed.max(row.seen));
+        ttl.saturating_sub(self.0.clock.now().saturating_duration_since(seen))
+    }
+
+    /// How long a name that is not there need not be asked again.
+    pub fn absent_for(&self, parent: Ino, name: &str) -> Duration {
+        let table = self.0.table.lock();
+        let Some(directory) = table.directories.get(&parent) else { return Duration::ZERO };
+        let seen = directory.absent.get(name).copied().max(directory.listed);
+        let age = seen.map(|seen| self.0.clock.now().saturating_duration_since(seen));
+        age.map_or(Duration::ZERO, |age| self.0.limits.metadata_ttl.saturating_sub(age))
     }
 
     /// The inode, asked for anew if it was not confirmed lately. `Stale` if its name leads elsewhere now.
@@ -161,7 +180,7 @@ impl Namespace {
         })?;
         let table = self.0.table.lock();
         match table.rows.get(&ino) {
-            Some(row) if row.linked => Ok(self.node_of(ino, row)),
+            Some(row) if row.linked => Ok(self.node_of(&table, ino)),
             _ => Err(NamespaceError::Stale),
         }
     }

@@ -63,7 +63,7 @@ impl Namespace {
         row.lookups = 1;
         row.object = Some(info);
         row.target = Some(target.into());
-        Ok(self.node_of(ino, &table.rows[&ino]))
+        Ok(self.node_of(&table, ino))
     }
 
     /// The target of a symbolic link.

@@ -314,10 +314,10 @@ impl Table {
         Some((ino, replaced))
     }
 
-    /// S3 confirmed an inode.
+    /// S3 confirmed an inode, asked at `now`.
     pub(super) fn confirm(&mut self, ino: Ino, found: &Found, now: Instant) {
         let row = self.row_mut(ino);
-        row.seen = now;
+        row.seen = row.seen.max(now);
         match found {
             Found::File(info) => {
                 // A listing has no metadata; what an earlier answer brought for the same version still holds.

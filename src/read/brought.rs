@@ -50,7 +50,7 @@ impl ReadEngine {
         let (engine, info, clock) = (self.clone(), info.clone(), clock.clone());
         self.0.fetcher.runtime.spawn(async move {
             let asked = clock.now();
-            let reader = engine.ask(info.key(), Some(&info), Arc::new(Owner::default()), Some(lease)).await;
+            let reader = engine.ask(info.key(), Some(&info), Arc::new(Owner::default()), Some(lease), 1).await;
             // A failure is for the open to find out; and who opens may have gone on.
             if let Ok(reader) = reader {
                 let _ = sender.send((asked, reader));

@@ -17,6 +17,10 @@ use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 /// whatever is read next, and nine of ten files of a data set or a source tree are whole with it.
 pub(super) const HEAD_BYTES: u64 = BLOCK_BYTES;
 
+/// What an open asks for at least of a file that was seen a while ago: a small one that has grown comes whole all the same, for an
+/// answer ends where the object does.
+const GROWN_BYTES: u64 = 64 << 10;
+
 /// How often an object that was empty a moment ago, and then was not, is asked for again.
 const EMPTY_RACES_MAX: u32 = 4;
 
@@ -27,27 +31,42 @@ impl ReadEngine {
     ///
     /// Fails as the GET fails: with `NotFound`, `AccessDenied`, `Archived` and so on.
     pub async fn open(&self, key: &ObjectKey, known: Option<&ObjectInfo>) -> Result<Reader, StoreError> {
+        self.open_at_least(key, known, 1).await
+    }
+
+    /// The same where `known` is of a while ago.
+    pub async fn open_old(&self, key: &ObjectKey, known: &ObjectInfo) -> Result<Reader, StoreError> {
+        self.open_at_least(key, Some(known), GROWN_BYTES).await
+    }
+
+    async fn open_at_least(
+        &self,
+        key: &ObjectKey,
+        known: Option<&ObjectInfo>,
+        bytes: u64,
+    ) -> Result<Reader, StoreError> {
         let owner = Arc::new(Owner::default());
         if let Some(known) = known {
             self.ask_for_tail(known, &owner);
         }
-        self.ask(key, known, owner, None).await
+        self.ask(key, known, owner, None, bytes).await
     }
 
-    /// The one request of an open, under a lease of the first bytes if there is one already.
+    /// The one request of an open, of `bytes_min` bytes or more where the object has them, under a lease of the first bytes if there is one already.
     pub(super) async fn ask(
         &self,
         key: &ObjectKey,
         known: Option<&ObjectInfo>,
         owner: Arc<Owner>,
         mut lease: Option<Lease>,
+        bytes_min: u64,
     ) -> Result<Reader, StoreError> {
         let believed_size = known.map(|info| info.size_bytes);
         let at_hand = known.filter(|info| {
             let fetcher = &self.0.fetcher;
             info.size_bytes > 0 && (fetcher.knows_block(info, 0) || fetcher.disk_holds_block(info, 0))
         });
-        let head_bytes = believed_size.map_or(HEAD_BYTES, |size| size.clamp(1, HEAD_BYTES));
+        let head_bytes = believed_size.map_or(HEAD_BYTES, |size| size.clamp(bytes_min, HEAD_BYTES));
         let mut range = match believed_size {
             // Of an empty object no byte range can be asked.
             Some(0) => GetRange::Whole,

@@ -2,6 +2,7 @@
 
 mod costs;
 mod neighbours;
+mod old_names;
 mod versions;
 
 use std::ffi::OsStr;

@@ -27,9 +27,15 @@ struct Taking<'a> {
 }
 
 impl Listing {
-    /// Takes a page into the table and the names, which was asked for when `asked` local changes were counted.
-    pub(super) fn take_page(self: &Arc<Self>, namespace: &Namespace, range: RangeId, page: ListPage, asked: u64) {
-        let (now, made) = (namespace.0.clock.now(), namespace.0.clock.wall());
+    /// Takes a page into the table and the names, which was asked for at `now`, when `asked` local changes were counted.
+    pub(super) fn take_page(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+        range: RangeId,
+        page: ListPage,
+        (asked, now): (u64, Instant),
+    ) {
+        let made = namespace.0.clock.wall();
         let mut table = namespace.0.table.lock();
         let is_disordered = table.is_disordered(self.directory, asked);
         let Some(directory) = table.directories.get_mut(&self.directory) else {
@@ -46,6 +52,9 @@ impl Listing {
             // Keys were being moved; what they are now is asked for again.
             state.plan.failed(range);
         } else if is_in_place {
+            if !page.objects.is_empty() || !page.common_prefixes.is_empty() {
+                table.confirm_way(self.directory, asked, now);
+            }
             let mut taking = Taking { listing: self, table: &mut table, state: &mut state, asked, now, made, told };
             if !taking.page(range, page) {
                 namespace.0.serial_listings.store(true, Ordering::Relaxed);

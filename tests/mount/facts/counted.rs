@@ -1,7 +1,9 @@
 //! What operations cost in requests, counted by the simulator.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use crate::harness::prelude::*;
 
@@ -11,6 +13,9 @@ pub fn facts() -> Vec<Fact> {
     let facts = vec![
         own!(opening_and_reading_a_small_file_is_one_get),
         own!(opening_an_unchanged_file_again_moves_no_bytes),
+        own!(opening_a_name_that_grew_old_is_one_get),
+        own!(a_stat_of_a_name_that_grew_old_is_one_head),
+        own!(an_appender_of_a_name_that_grew_old_asks_once),
         own!(writing_a_small_file_is_one_put),
         own!(an_empty_file_is_one_put),
         own!(ls_l_of_2500_names_is_three_lists_and_no_head),
@@ -55,6 +60,62 @@ fn opening_an_unchanged_file_again_moves_no_bytes(c: &Context) -> Outcome {
     let counts = p.sim().counts();
     assert!(counts == [("GetObject", 1)], "{counts:?}");
     assert!(p.sim().bytes_sent() < 10_000, "{} bytes", p.sim().bytes_sent());
+    Ok(())
+}
+
+/// Names grow old at once, so that each call asks for them.
+const FORGETTING: &[&str] = &["--metadata-ttl", "20ms"];
+const OLD: Duration = Duration::from_millis(100);
+
+fn opening_a_name_that_grew_old_is_one_get(c: &Context) -> Outcome {
+    let p = c.mount(FORGETTING)?;
+    p.foreign_put("f", "first")?;
+    same_bytes(&p.read("f")?, b"first");
+    std::thread::sleep(OLD);
+    let _quiet = quiet();
+    p.sim().reset_counts();
+    same_bytes(&p.read("f")?, b"first");
+    assert_eq!(p.sim().counts(), [("GetObject", 1)]);
+    // What another client published meanwhile is what that GET brings.
+    p.foreign_put_unseen("f", "second")?;
+    std::thread::sleep(OLD);
+    p.sim().reset_counts();
+    same_bytes(&p.read("f")?, b"second");
+    assert_eq!(p.sim().counts(), [("GetObject", 1)]);
+    p.mount.bucket.delete(&p.key("f"))?;
+    std::thread::sleep(OLD);
+    refused(File::open(p.path("f")), &[libc::ENOENT]);
+    p.foreign_put_unseen("f/below", "third")?;
+    std::thread::sleep(OLD);
+    same_bytes(&p.read("f/below")?, b"third");
+    Ok(())
+}
+
+fn a_stat_of_a_name_that_grew_old_is_one_head(c: &Context) -> Outcome {
+    let p = c.mount(FORGETTING)?;
+    p.foreign_put("f", "x")?;
+    assert_eq!(fs::metadata(p.path("f"))?.len(), 1);
+    std::thread::sleep(OLD);
+    let _quiet = quiet();
+    p.sim().reset_counts();
+    assert_eq!(fs::metadata(p.path("f"))?.len(), 1);
+    assert_eq!(p.sim().counts(), [("HeadObject", 1)]);
+    Ok(())
+}
+
+fn an_appender_of_a_name_that_grew_old_asks_once(c: &Context) -> Outcome {
+    let p = c.mount(FORGETTING)?;
+    p.foreign_put("log", "one")?;
+    same_bytes(&p.read("log")?, b"one");
+    p.foreign_put_unseen("log", "one, two")?;
+    std::thread::sleep(OLD);
+    let _quiet = quiet();
+    p.sim().reset_counts();
+    let mut file = File::options().append(true).create(true).open(p.path("log"))?;
+    file.write_all(b", three")?;
+    sys::close(file)?;
+    assert_eq!(p.sim().counts(), [("GetObject", 1), ("PutObject", 1)]);
+    same_bytes(&p.object("log")?, b"one, two, three");
     Ok(())
 }
 
