@@ -7,6 +7,8 @@
 //! included), so no workload, however unlucky, fetches more than twice what it reads; only a stream that began at offset 0
 //! may bet higher, [`ASKED_FACTOR_FROM_START`] times, for most files that are read from their start are read to their end.
 
+use super::fetch::BLOCK_BYTES;
+use crate::config::ReadLimits;
 use crate::types::ByteRange;
 
 /// Streams that one handle may have at once. DuckDB and PyArrow interleave a handful of column chunks on a descriptor; twice
@@ -193,6 +195,8 @@ impl Stream {
         self.last = read;
         self.used = now;
         self.seeks = 0;
+        // The first of the kernel's requests may come after the second.
+        self.from_start |= read.start == 0;
         self.asked += read.len();
         self.position = self.position.max(read.end);
         if read.end < self.issued_start || read.start > self.issued_end {
@@ -238,8 +242,9 @@ impl Stream {
     /// The window in bytes, and how much of it may still be asked for.
     fn window(&mut self, waited: bool, window_cap_bytes: u64, limits: &WindowLimits) -> (u64, u64) {
         let (window, issued_max) = if self.from_start {
-            let grown = self.asked.saturating_mul(ASKED_FACTOR_FROM_START - 1).max(GRANT_FROM_START_BYTES);
-            (grown, self.asked.saturating_mul(ASKED_FACTOR_FROM_START).saturating_add(GRANT_FROM_START_BYTES))
+            let grant = if self.steps == 0 { 0 } else { GRANT_FROM_START_BYTES };
+            let grown = self.asked.saturating_mul(ASKED_FACTOR_FROM_START - 1).max(grant);
+            (grown, self.asked.saturating_mul(ASKED_FACTOR_FROM_START).saturating_add(grant))
         } else {
             (self.asked, self.asked.saturating_mul(ASKED_FACTOR))
         };
@@ -253,9 +258,15 @@ impl Stream {
         (window, issued_max.saturating_sub(self.issued))
     }
 
-    fn plan_forward(&mut self, window: u64, room: u64, size_bytes: u64, limits: &WindowLimits) -> Vec<ByteRange> {
+    fn plan_forward(
+        &mut self,
+        (window, room): (u64, u64),
+        waited: bool,
+        size_bytes: u64,
+        limits: &WindowLimits,
+    ) -> Vec<ByteRange> {
         let start = self.issued_end.max(self.position);
-        let unit = unit_of(window, limits);
+        let unit = unit_of(window, waited, limits);
         let wanted = self.position.saturating_add(window).min(start.saturating_add(room));
         let target = if wanted >= size_bytes { size_bytes } else { wanted / unit * unit };
         if target <= start {
@@ -263,7 +274,7 @@ impl Stream {
         }
         self.issued += target - start;
         self.issued_end = target;
-        cut(ByteRange::new(start, target), limits.request_bytes_max)
+        cut(ByteRange::new(start, target), unit)
     }
 
     fn plan_strides(&mut self, window: u64, room: u64, size_bytes: u64, limits: &WindowLimits) -> Vec<ByteRange> {
@@ -296,11 +307,13 @@ impl Stream {
     }
 }
 
-/// The multiples at which a forward stream's requests end: half its window, so that one request is being read while the
-/// next is on its way.
-fn unit_of(window: u64, limits: &WindowLimits) -> u64 {
-    let half = (window / 2).max(1);
-    let power = 1 << half.ilog2();
+/// The multiples at which a forward stream's requests end: half its window, so that one request is being read while the next
+/// is on its way. For a reader that waits the window is filled by [`ReadLimits::WINDOW_REQUESTS`] and no request is larger
+/// than a block at first, since what a window brings in a second is its bytes by the time of one request.
+fn unit_of(window: u64, waited: bool, limits: &WindowLimits) -> u64 {
+    let half = window / 2;
+    let unit = if waited { half.min(BLOCK_BYTES).max(window / ReadLimits::WINDOW_REQUESTS) } else { half };
+    let power = 1 << unit.max(1).ilog2();
     power.clamp(UNIT_BYTES_MIN.min(limits.request_bytes_max), limits.request_bytes_max)
 }
 
@@ -334,8 +347,15 @@ impl Streams {
         self.reads += 1;
         let now = self.reads;
         let Some(index) = self.stream_of(read, limits) else {
-            self.seek(read, limits);
-            return Plan::default();
+            let index = self.seek(read, limits);
+            let stream = &mut self.streams[index];
+            // A read of the start stands for what follows, as far as the factor lets it.
+            if !stream.from_start || stream.steps > 0 {
+                return Plan::default();
+            }
+            let window = stream.window(waited, window_cap_bytes, limits);
+            let ranges = stream.plan_forward(window, waited, self.size_bytes, limits);
+            return Plan { ranges, stream: index, began: now, ..Plan::default() };
         };
         let stream = &mut self.streams[index];
         let is_rest = stream.is_rest(read);
@@ -348,7 +368,7 @@ impl Streams {
             (stream.plan_strides(window, room, self.size_bytes, limits), None)
         } else {
             let passed = stream.pass(self.size_bytes, limits);
-            (stream.plan_forward(window, room, self.size_bytes, limits), passed)
+            (stream.plan_forward((window, room), waited, self.size_bytes, limits), passed)
         };
         Plan { ranges, passed, sequential: true, stream: index, began: stream.began }
     }
@@ -384,7 +404,8 @@ impl Streams {
 
     /// A read that continues nothing: closes what it leaves for the second time, and begins a stream, unless it is the third
     /// of three equal steps.
-    fn seek(&mut self, read: ByteRange, limits: &WindowLimits) {
+    /// Its number is answered.
+    fn seek(&mut self, read: ByteRange, limits: &WindowLimits) -> usize {
         for stream in &mut self.streams {
             stream.seeks = stream.seeks.saturating_add(1);
             if stream.seeks == SEEKS_TO_CLOSE {
@@ -401,9 +422,11 @@ impl Streams {
         }
         if self.streams.len() < STREAMS_MAX {
             self.streams.push(new);
-        } else if let Some(oldest) = self.streams.iter_mut().min_by_key(|stream| stream.used) {
-            *oldest = new;
+            return self.streams.len() - 1;
         }
+        let oldest = (0..STREAMS_MAX).min_by_key(|&index| self.streams[index].used).expect("there are some");
+        self.streams[oldest] = new;
+        oldest
     }
 
     /// The single read one step before `read`, if another lies one step before that.

@@ -11,15 +11,15 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test]
-async fn sequential_read_of_n_blocks_costs_n_over_8_requests() {
+async fn a_sequential_read_costs_less_than_a_request_for_two_blocks() {
     let bench = Bench::new(128 * MIB);
     let reader = bench.open().await;
     for start in (0..128 * MIB).step_by(128 << 10) {
         bench.check(&reader, range(start, 128 * KIB)).await;
     }
     let requests = bench.store.ranges();
-    // Sixteen of 8 MiB, and the open and the growing window before the first of those.
-    assert!(requests.len() <= 16 + 10, "{requests:?}");
+    // Sixteen of 8 MiB if it never waited; while it waits its window of up to 64 MiB is asked for in 32.
+    assert!(requests.len() <= 64, "{requests:?}");
     assert_eq!(bench.store.asked_bytes(), 128 * MIB, "no byte is asked for twice");
     assert!(bench.store.gets.lock()[1..].iter().all(|get| get.if_match.is_some()));
 }
@@ -95,11 +95,16 @@ async fn eight_interleaved_streams_are_each_read_ahead() {
 
 #[tokio::test]
 async fn prefetch_of_a_dropped_reader_stops() {
-    let bench = Bench::held(256 * MIB);
+    let bench = Bench::held(512 * MIB);
     let reader = bench.open().await;
-    bench.store.released.add_permits(16 << 20);
-    for start in (0..16 * MIB).step_by(128 << 10) {
-        bench.check(&reader, range(start, 128 * KIB)).await;
+    // Until requests are large enough to be worth giving up.
+    for start in (0..128 * MIB).step_by(128 << 10) {
+        let mut read = std::pin::pin!(bench.check(&reader, range(start, 128 * KIB)));
+        // All requests share what is released.
+        while futures_util::poll!(&mut read).is_pending() {
+            bench.store.released.add_permits(CHUNK);
+            tokio::task::yield_now().await;
+        }
     }
     assert!(bench.engine.in_flight_bytes() > 4 * MIB);
     let would_be = bench.engine.cached_bytes() + bench.engine.in_flight_bytes();

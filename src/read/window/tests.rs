@@ -26,10 +26,27 @@ fn read_on(streams: &mut Streams, start: u64, len: u64, count: u64, waited: bool
 }
 
 #[test]
-fn the_first_read_anywhere_asks_for_nothing_ahead() {
+fn the_first_read_elsewhere_asks_for_nothing_ahead() {
     let mut streams = Streams::new(GIB, MIB);
-    assert_eq!(streams.observe(ByteRange::of_len(0, 128 * KIB), false, CAP, &LIMITS), Plan::default());
-    assert_eq!(streams.observe(ByteRange::of_len(500 * MIB, MIB), true, CAP, &LIMITS), Plan::default());
+    assert_eq!(total(&streams.observe(ByteRange::of_len(500 * MIB, MIB), true, CAP, &LIMITS)), 0);
+    // Seven times 128 KiB came with the open.
+    assert_eq!(total(&streams.observe(ByteRange::of_len(0, 128 * KIB), false, CAP, &LIMITS)), 0);
+}
+
+#[test]
+fn a_large_first_read_of_the_start_asks_for_seven_times_as_much() {
+    let mut streams = Streams::new(GIB, MIB);
+    let ranges = streams.observe(ByteRange::of_len(0, MIB), true, CAP, &LIMITS).ranges;
+    assert_eq!(ranges, (1..8).map(|n| ByteRange::of_len(n * MIB, MIB)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_start_that_comes_after_what_follows_it_counts_as_the_start() {
+    let mut streams = Streams::new(GIB, MIB);
+    streams.observe(ByteRange::of_len(MIB, MIB), true, CAP, &LIMITS);
+    let plan = streams.observe(ByteRange::of_len(0, MIB), true, CAP, &LIMITS);
+    assert!(plan.sequential);
+    assert!(total(&plan) > 8 * MIB, "{plan:?}");
 }
 
 #[test]
@@ -41,12 +58,22 @@ fn a_stream_from_the_start_goes_on_where_the_open_ended_at_its_second_read() {
 #[test]
 fn a_stream_is_asked_for_in_aligned_requests_that_tile_it() {
     let mut streams = Streams::new(GIB, MIB);
-    let ranges = read_on(&mut streams, 0, 128 * KIB, 8 * 1024, true);
+    let ranges = read_on(&mut streams, 0, 128 * KIB, 8 * 1024, false);
     assert_eq!(ranges.first().map(|range| range.start), Some(MIB));
     assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start), "no gap, no overlap");
     assert_eq!(ranges.last().map(|range| range.end), Some(GIB));
     assert!(ranges.len() <= 128 + 16, "{} requests for 1 GiB", ranges.len());
     assert!(ranges.iter().skip(16).all(|range| range.len() == 8 * MIB && range.start % (8 * MIB) == 0));
+}
+
+#[test]
+fn a_reader_that_waits_has_its_window_cut_finer() {
+    let mut streams = Streams::new(GIB, MIB);
+    let ranges = read_on(&mut streams, 0, 128 * KIB, 8 * 1024, true);
+    assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start), "no gap, no overlap");
+    assert_eq!(ranges.last().map(|range| range.end), Some(GIB));
+    assert!(ranges.iter().all(|range| range.len() <= 4 * MIB), "32 in a window of 128 MiB");
+    assert!(ranges.len() <= 256 + 64, "{} requests for 1 GiB", ranges.len());
 }
 
 #[test]
@@ -161,7 +188,7 @@ fn a_backward_reader_is_led_backward() {
 
 #[test]
 fn a_wide_stride_is_followed_piece_by_piece() {
-    let mut streams = Streams::new(64 * GIB, 0);
+    let mut streams = Streams::new(64 * GIB, MIB);
     let mut pieces = Vec::new();
     for n in 0..20 {
         pieces.extend(streams.observe(ByteRange::of_len(n * 10 * MIB, 64 * KIB), true, CAP, &LIMITS).ranges);
