@@ -116,10 +116,11 @@ fn show(it: &Status) {
         it.open_handles
     );
     say!(
-        "  S3             {} received, {} sent, {} retries",
+        "  S3             {} received, {} sent, {} retries, {} late GETs sent twice",
         count(it.s3_bytes_received),
         count(it.s3_bytes_sent),
-        it.retries
+        it.retries,
+        it.hedges
     );
     let (hits, misses) = it.disk_cache_hits_and_misses;
     if it.disk_cache_bytes > 0 || misses > 0 {

@@ -87,6 +87,8 @@ pub struct Status {
     pub passthrough_opens: u64,
     /// Requests repeated.
     pub retries: u64,
+    /// GETs that were sent a second time because their first byte was late.
+    pub hedges: u64,
     /// Uploads that failed or conflicted, whose bytes were kept.
     pub uploads_kept: u64,
     /// Requests to S3 by operation.
@@ -250,6 +252,7 @@ impl Status {
             disk_cache_bytes_written: counter(Counter::DiskCacheBytesWritten),
             passthrough_opens: counter(Counter::PassthroughOpens),
             retries: counter(Counter::Retries),
+            hedges: counter(Counter::Hedges),
             uploads_kept: counter(Counter::UploadsKept),
             requests: by_kind(&snapshot.requests),
             errors: by_kind(&snapshot.errors),

@@ -42,6 +42,8 @@ catalogue! {
         S3BytesSent = "S3BytesSent", "Bytes";
         /// Requests sent again after a failure.
         Retries = "Retries", "Count";
+        /// GETs that were sent a second time because their first byte was late; of both the faster one was taken.
+        Hedges = "Hedges", "Count";
         /// Blocks found in a cache.
         CacheHits = "CacheHits", "Count";
         /// Blocks that had to be fetched.
@@ -90,7 +92,7 @@ catalogue! {
         Metadata = "MetadataLatency", "Milliseconds";
         /// The same for flush and fsync.
         Sync = "SyncLatency", "Milliseconds";
-        /// From sending an S3 request to the head of its answer.
+        /// From sending an S3 request to the head of its answer; of a late GET that was overtaken by its second, the wait until then.
         S3FirstByte = "S3FirstByteLatency", "Milliseconds";
     }
 }
@@ -120,8 +122,8 @@ catalogue! {
 impl Counter {
     /// Whether it is sent to CloudWatch, where each series costs money.
     pub fn is_sent_to_cloudwatch(self) -> bool {
-        use Counter::{BytesRead, BytesWritten, Retries, S3BytesReceived, S3BytesSent};
-        matches!(self, BytesRead | BytesWritten | S3BytesReceived | S3BytesSent | Retries)
+        use Counter::{BytesRead, BytesWritten, Hedges, Retries, S3BytesReceived, S3BytesSent};
+        matches!(self, BytesRead | BytesWritten | S3BytesReceived | S3BytesSent | Retries | Hedges)
     }
 }
 

@@ -3,9 +3,11 @@
 //! Owns what is known of first-byte times and the allowance of second requests; sits in the retry layer, over each single
 //! try. Never asks twice where most requests are slow, for then it is the network or the server that is busy (Dean and
 //! Barroso, "The Tail at Scale", CACM 56(2), 2013). Invariant: at most one GET in [`GETS_A_HEDGE`] is made twice.
+//! A late request that lost is in the latencies with the time for which it was waited for, lest they look better than S3 is.
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -14,6 +16,7 @@ use tokio::time::timeout;
 
 use super::{StoreError, StoreResult};
 use crate::clock::Clock;
+use crate::metrics::{Counter, Latency, Metrics};
 
 /// GETs that earn a second one.
 const GETS_A_HEDGE: u32 = 20;
@@ -72,12 +75,13 @@ impl Policy {
 #[derive(Debug)]
 pub(super) struct Hedge {
     policy: Mutex<Policy>,
+    metrics: Arc<Metrics>,
     clock: Clock,
 }
 
 impl Hedge {
-    pub(super) fn new(clock: Clock) -> Self {
-        Self { policy: Mutex::default(), clock }
+    pub(super) fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self { policy: Mutex::default(), metrics, clock }
     }
 
     /// The answer of `call`, which is made a second time if the first is late. It must be one that changes nothing.
@@ -86,9 +90,10 @@ impl Hedge {
         F: Future<Output = StoreResult<T>>,
     {
         let began = self.clock.now();
+        let waited = || self.clock.now().saturating_duration_since(began);
         let noted = |result: StoreResult<T>| {
             if result.is_ok() {
-                self.policy.lock().note(self.clock.now().saturating_duration_since(began));
+                self.policy.lock().note(waited());
             }
             result
         };
@@ -102,11 +107,16 @@ impl Hedge {
             return noted(first.await);
         }
         tracing::debug!("no first byte after {late_after:?}: asking a second time");
+        self.metrics.add(Counter::Hedges, 1);
         let second = pin!(call());
         let (result, other) = match select(first, second).await {
             Either::Left((result, second)) => (result, Either::Right(second)),
             Either::Right((result, first)) => (result, Either::Left(first)),
         };
+        let is_settled = !result.as_ref().is_err_and(StoreError::is_retryable);
+        if is_settled && matches!(other, Either::Left(_)) {
+            self.metrics.observe(Latency::S3FirstByte, waited());
+        }
         // A failure of one says nothing of the other, which is still waited for; what S3 says of the object is an answer.
         match result {
             Err(error) if error.is_retryable() => match other.await {
@@ -120,7 +130,6 @@ impl Hedge {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
     use proptest::prelude::*;
@@ -133,7 +142,7 @@ mod tests {
     }
 
     fn experienced(first_byte: Duration) -> Hedge {
-        let hedge = Hedge::new(Clock::timers());
+        let hedge = Hedge::new(Arc::default(), Clock::timers());
         for _ in 0..REMEMBERED {
             let mut policy = hedge.policy.lock();
             policy.begin();
@@ -172,6 +181,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn second_requests_are_counted_and_a_late_one_that_lost_is_in_the_latencies() {
+        let hedge = experienced(ms(26));
+        let counted = |hedge: &Hedge| {
+            let snapshot = hedge.metrics.snapshot();
+            let first_byte = snapshot.latencies.iter().find(|(it, _)| *it == Latency::S3FirstByte).expect("catalogued");
+            (hedge.metrics.counter(Counter::Hedges), first_byte.1.count, first_byte.1.max)
+        };
+        ask(&hedge, &[ms(26)]).await.0.expect("an answer in time");
+        assert_eq!(counted(&hedge), (0, 0, Duration::ZERO));
+        // What answers is measured where it is sent; here stands what was waited for the one that does not.
+        let (_, _, took) = ask(&hedge, &[ms(400), ms(26)]).await;
+        assert_eq!(counted(&hedge), (1, 1, took));
+        // The second of two is not known to be late.
+        ask(&hedge, &[ms(60), ms(400)]).await.0.expect("an answer");
+        assert_eq!(counted(&hedge), (2, 1, took));
+        // A failure is no answer: the other one is waited for, and measured.
+        ask(&hedge, &[ms(200), ms(101)]).await.0.expect("an answer");
+        assert_eq!(counted(&hedge), (3, 1, took));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_failure_of_one_request_waits_for_the_other() {
         let hedge = experienced(ms(26));
         let (answer, ..) = ask(&hedge, &[ms(101), ms(100)]).await;
@@ -182,7 +212,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_late_while_little_is_known_or_everything_is_slow() {
-        let hedge = Hedge::new(Clock::timers());
+        let hedge = Hedge::new(Arc::default(), Clock::timers());
         assert_eq!(ask(&hedge, &[ms(2000)]).await.1, 1);
         let hedge = experienced(ms(2000));
         assert_eq!(ask(&hedge, &[ms(3000)]).await.1, 1);

@@ -75,7 +75,7 @@ impl RetryStore {
     /// Repeats what fails in `inner`.
     pub fn new(inner: Arc<dyn ObjectStore>, policy: RetryPolicy, metrics: Arc<Metrics>) -> Self {
         let clock = Clock::timers();
-        let hedge = Hedge::new(clock.clone());
+        let hedge = Hedge::new(Arc::clone(&metrics), clock.clone());
         Self { inner, policy, metrics, began: clock.now(), clock, budget: Mutex::default(), hedge }
     }
 

@@ -198,7 +198,13 @@ fn widgets(config: &InstallConfig, series: &Series, region: &str) -> Vec<Value> 
             [percentiles(Latency::Metadata), percentiles(Latency::S3FirstByte)].concat(),
             none(),
         ),
-        ("Errors", vec![plain(ByKind::Errors.name(), "Sum"), plain(Counter::Retries.name(), "Sum")], none()),
+        (
+            "Errors, retries, late GETs sent twice",
+            [ByKind::Errors.name(), Counter::Retries.name(), Counter::Hedges.name()]
+                .map(|it| plain(it, "Sum"))
+                .to_vec(),
+            none(),
+        ),
         (
             "Age of dirty bytes, s",
             vec![plain(Derived::OldestDirtySeconds.name(), "Maximum")],

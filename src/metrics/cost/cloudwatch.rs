@@ -85,9 +85,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_month_of_a_mount_is_five_dollars_and_a_half() {
+    fn a_month_of_a_mount_is_under_six_dollars() {
         let month = CloudWatchPrices::default().month(3, Duration::from_secs(60));
-        assert_eq!((month.metrics, month.operation_metrics_max), (16, 28));
-        assert_eq!((month.metrics_usd, month.alarms_usd, month.requests_usd), (4.8, 0.3, 0.438));
+        assert_eq!((month.metrics, month.operation_metrics_max), (17, 28));
+        assert_eq!((month.metrics_usd, month.alarms_usd, month.requests_usd), (5.1, 0.3, 0.438));
     }
 }

@@ -15,6 +15,7 @@ const MIB: usize = 1 << 20;
 pub fn facts() -> Vec<Fact> {
     let facts = vec![
         own!(requests_are_counted_as_the_server_counts_them_under_faults).seconds(180),
+        own!(late_reads_are_sent_twice_and_each_request_is_counted),
         own!(dollars_are_the_price_table_applied_to_the_log_of_the_server),
         own!(a_mount_over_its_budget_says_so_and_goes_on),
         own!(a_bad_price_table_is_refused_in_one_line),
@@ -108,6 +109,36 @@ fn requests_are_counted_as_the_server_counts_them_under_faults(c: &Context) -> O
     }
     assert_eq!(ours.values().sum::<u64>(), theirs.total(), "ours {ours:?}, the server's {theirs:?}");
     assert!(now["retries"].as_u64().unwrap_or(0) > 0, "the faults did not bite");
+    Ok(())
+}
+
+fn late_reads_are_sent_twice_and_each_request_is_counted(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    for n in 0..100_u64 {
+        p.foreign_put(&format!("f{n}"), pattern(n, 3000))?;
+    }
+    at_rest(&p)?;
+    let before = status(&p)?;
+    p.sim().reset_counts();
+    // What is late is known by what was in time.
+    for n in 0..90_u64 {
+        same_bytes(&p.read(&format!("f{n}"))?, &pattern(n, 3000));
+    }
+    let first_byte_milliseconds = 400;
+    p.sim().set(&Faults { first_byte_milliseconds, ..Faults::default() });
+    for n in 90..93_u64 {
+        same_bytes(&p.read(&format!("f{n}"))?, &pattern(n, 3000));
+    }
+    p.sim().set(&Faults::default());
+    at_rest(&p)?;
+    let now = status(&p)?;
+    let (ours, theirs) = (counted(&before, &now), p.sim().counts());
+    assert!((1..=3).contains(&now["hedges"].as_u64().unwrap_or(0)), "{now}");
+    assert_eq!(ours.get("GetObject"), Some(&(93 + now["hedges"].as_u64().unwrap_or(0))), "{ours:?}");
+    for (kind, n) in &ours {
+        assert_eq!(*n, theirs.of(kind), "{kind}: ours {ours:?}, the server's {theirs:?}");
+    }
+    assert_eq!(ours.values().sum::<u64>(), theirs.total(), "ours {ours:?}, the server's {theirs:?}");
     Ok(())
 }
 

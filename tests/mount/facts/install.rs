@@ -69,7 +69,7 @@ fn a_second_install_changes_nothing_and_says_so(_: &Context) -> Outcome {
     assert_eq!(called, allowed);
     let printed = third.join("\n");
     assert!(
-        printed.contains("\"cloudwatch:namespace\": \"S3Mount\"") && printed.contains("A month costs $5.54"),
+        printed.contains("\"cloudwatch:namespace\": \"S3Mount\"") && printed.contains("A month costs $5.84"),
         "{printed}"
     );
     Ok(())
@@ -90,7 +90,7 @@ fn a_dry_run_prints_everything_and_asks_nothing(_: &Context) -> Outcome {
     let body: Value = serde_json::from_str(body)?;
     assert_eq!(body["widgets"][0]["properties"]["region"], "eu-west-1");
     assert_eq!(told["PolicyOfTheMount"]["Statement"][0]["Action"][0], "cloudwatch:PutMetricData");
-    assert_eq!(told["MonthlyPrice"]["metrics"], 16);
+    assert_eq!(told["MonthlyPrice"]["metrics"], 17);
     Ok(())
 }
 

@@ -87,7 +87,7 @@ impl Endpoint {
         let call = Call::of(head);
         let operation = call.operation;
         let prefix = call.query.get("prefix").filter(|_| call.key.is_empty());
-        let mut logged = Logged {
+        let logged = Logged {
             at_ms: self.began.elapsed().as_secs_f64() * 1000.0,
             method: call.head.method.to_string(),
             operation: operation.to_owned(),
@@ -97,6 +97,7 @@ impl Endpoint {
             status: 0,
             bytes: 0,
         };
+        let arrived = Arrived { shaping: &self.shaping, logged: Some(logged) };
         let fate = self.shaping.fate(operation);
         // Who signed, and when, is looked at before the body comes, as S3 does it.
         let doubt = self.shaping.doubt(&call);
@@ -106,7 +107,6 @@ impl Endpoint {
         let early = !fate.after_effect;
         let refused = early.then(|| refusal(fate)).flatten().or(doubt);
         if early && fate.reset {
-            self.shaping.count(logged);
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         let outcome = match refused {
@@ -122,10 +122,8 @@ impl Endpoint {
         if head && answer.status.as_u16() >= 400 {
             answer.body.clear();
         }
-        logged.status = answer.status.as_u16();
-        logged.bytes = received.max(answer.body_len());
         self.shaping.count_bytes(received, answer.body_len());
-        self.shaping.count(logged);
+        arrived.answered(answer.status.as_u16(), received.max(answer.body_len()));
         if fate.reset {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
@@ -178,6 +176,29 @@ impl Endpoint {
             Some((Ok(Frame::data(chunk)), (chunks, pace, at)))
         });
         answer.into_response(BodyExt::boxed_unsync(StreamBody::new(body)))
+    }
+}
+
+/// A request that came: it is counted and logged also where the client hangs up before it is answered, as S3 does it.
+struct Arrived<'a> {
+    shaping: &'a Shaping,
+    logged: Option<Logged>,
+}
+
+impl Arrived<'_> {
+    /// Counts it with its answer.
+    fn answered(mut self, status: u16, bytes: u64) {
+        if let Some(logged) = self.logged.take() {
+            self.shaping.count(Logged { status, bytes, ..logged });
+        }
+    }
+}
+
+impl Drop for Arrived<'_> {
+    fn drop(&mut self) {
+        if let Some(logged) = self.logged.take() {
+            self.shaping.count(logged);
+        }
     }
 }
 

@@ -101,7 +101,7 @@ pub struct Logged {
     pub range: Option<String>,
     /// Access key that signed it; none if nobody did.
     pub access_key: Option<String>,
-    /// Status that was answered.
+    /// Status that was answered; 0 where there was no answer.
     pub status: u16,
     /// Bytes of the answer's body, or of the request's.
     pub bytes: u64,
