@@ -67,3 +67,14 @@ impl Clock {
         }
     }
 }
+/// Clock ticks since the machine began, sleep included: the times of processes in proc_pid_stat(5). 0 where the kernel does not
+/// tell.
+pub fn ticks_since_boot() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is as large as the kernel writes; sysconf(3) takes a constant.
+    let (failed, ticks_per_second) =
+        unsafe { (libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) != 0, libc::sysconf(libc::_SC_CLK_TCK)) };
+    let (Ok(ticks_per_second), false) = (u64::try_from(ticks_per_second), failed) else { return 0 };
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds * ticks_per_second + nanoseconds * ticks_per_second / 1_000_000_000
+}

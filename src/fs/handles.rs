@@ -28,6 +28,15 @@ pub(super) struct OpenFile {
     pub(super) writers: Mutex<Writers>,
 }
 
+/// Who opened a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opener {
+    /// The thread, by its number; 0 is one that the kernel cannot name.
+    pub thread: u32,
+    /// When it did so, in clock ticks since the machine began: a thread that began later only has the same number.
+    pub at_ticks: u64,
+}
+
 /// The processes that wrote through a handle since one of them flushed it, as far as the kernel says who they are.
 #[derive(Debug, Default)]
 pub(super) struct Writers {
@@ -37,8 +46,8 @@ pub(super) struct Writers {
     unknown: bool,
     /// Somebody has written through the handle since it was opened.
     ever_written: bool,
-    /// The thread that opened the file, by its number.
-    opener: Option<u32>,
+    /// Who opened the file.
+    opener: Option<Opener>,
 }
 
 impl Writers {
@@ -51,14 +60,14 @@ impl Writers {
         }
     }
 
-    pub(super) fn opened(&mut self, opener: u32) {
+    pub(super) fn opened(&mut self, opener: Opener) {
         self.opener = Some(opener);
     }
 
     /// Whether everything was done by others, each of whom has yet to close its own descriptor. Where nobody has written it is
-    /// the opener who made the file or emptied it; `is_foreign` says whether a thread belongs to another process than the one
+    /// the opener who made the file or emptied it; `is_foreign` says whether that one belongs to another process than the one
     /// that closes, and lives.
-    pub(super) fn are_others_than(&self, owner: u64, is_foreign: impl FnOnce(u32) -> bool) -> bool {
+    pub(super) fn are_others_than(&self, owner: u64, is_foreign: impl FnOnce(Opener) -> bool) -> bool {
         if self.unknown {
             return false;
         }
@@ -124,7 +133,7 @@ mod tests {
     #[test]
     fn who_closes_while_another_close_publishes_waits_for_it() {
         let mut writers = Writers::default();
-        writers.opened(1);
+        writers.opened(Opener { thread: 1, at_ticks: 0 });
         assert!(writers.are_others_than(7, |_| true), "the opener has yet to write");
         writers.wrote(Some(7));
         assert!(writers.are_others_than(8, |_| true), "7 has yet to close");

@@ -40,6 +40,7 @@ pub use self::attributes::{SetAttributes, SetTime, Statistics};
 pub use self::create::NewFile;
 pub use self::error::{FsError, FsResult};
 use self::handles::Handles;
+pub use self::handles::Opener;
 use self::neighbours::Walks;
 pub use self::open::Opened;
 pub use self::open_lookup::LookedUp;

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::error::{FsError, FsResult};
+use super::handles::Opener;
 use super::opened::{InodeUse, OpenInode};
 use super::{FileSystem, KernelEvent};
 use crate::metrics::Gauge;
@@ -47,9 +48,9 @@ impl FileSystem {
         }
     }
 
-    /// A handle was opened by a thread, by its number; 0 is one that the kernel cannot name.
-    pub fn opened_by(&self, handle: FileHandle, opener: u32) {
-        if opener != 0
+    /// A handle was opened, and by whom.
+    pub fn opened_by(&self, handle: FileHandle, opener: Opener) {
+        if opener.thread != 0
             && let Ok(file) = self.handles.file(handle)
         {
             file.writers.lock().opened(opener);
@@ -59,8 +60,8 @@ impl FileSystem {
     /// Whether a close by `owner` (`fuse_flush_in.lock_owner`) has something to publish. It has not where nothing is dirty,
     /// nor where the descriptor was merely inherited and others write through it, or are about to: every fork of a program
     /// that is writing a file closes a copy of its descriptor, and half a file would become the object. `is_foreign` says
-    /// whether a thread, by its number, belongs to another process than the one that closes, and lives.
-    pub fn needs_flush(&self, handle: FileHandle, owner: u64, is_foreign: impl FnOnce(u32) -> bool) -> bool {
+    /// whether the opener belongs to another process than the one that closes, and lives.
+    pub fn needs_flush(&self, handle: FileHandle, owner: u64, is_foreign: impl FnOnce(Opener) -> bool) -> bool {
         let Ok(file) = self.handles.file(handle) else { return true };
         file.writable && file.inode.view.lock().is_dirty() && !file.writers.lock().are_others_than(owner, is_foreign)
     }

@@ -237,9 +237,9 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (backings, opener) = (Arc::clone(&self.backings), request.pid());
+        let (backings, opener) = (Arc::clone(&self.backings), process::opener(request.pid()));
         self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
-            match fs.open_by(ino(inode), flags.0, opener).await {
+            match fs.open_by(ino(inode), flags.0, opener.thread).await {
                 Ok(opened) => {
                     fs.opened_by(opened.handle, opener);
                     backings.reply(&fs, ino(inode), opened, reply);
@@ -260,7 +260,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let new = new_file(request, mode & !umask);
-        let (name, ttl, opener) = (name.to_owned(), self.ttl, request.pid());
+        let (name, ttl, opener) = (name.to_owned(), self.ttl, process::opener(request.pid()));
         self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
             match fs.create(ino(parent), &name, new, flags).await {
                 Ok((node, opened)) => {

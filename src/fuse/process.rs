@@ -1,21 +1,40 @@
 //! What can be known of a thread that asks: the kernel names it with each request.
 //!
 //! Which process it belongs to: what cannot be told is said to be no other process, so that a close rather publishes too
-//! much than too little. In which call it waits: what cannot be told (no ptrace access to it, as for a daemon of another user or
+//! much than too little. Numbers of threads are given anew: a thread that began after the opening is not the one that opened. In which
+//! call it waits: what cannot be told (no ptrace access to it, as for a daemon of another user or
 //! one without CAP_SYS_PTRACE) is said to be none that matters, which costs a request and changes no answer.
 
-/// Whether thread `one` lives, and in another process than thread `other`.
-pub(super) fn is_foreign(one: u32, other: u32) -> bool {
+use crate::clock::ticks_since_boot;
+use crate::fs::Opener;
+
+/// A thread that opens a file now.
+pub(super) fn opener(thread: u32) -> Opener {
+    Opener { thread, at_ticks: ticks_since_boot() }
+}
+
+/// Whether the opener lives, and in another process than thread `closer`.
+pub(super) fn is_foreign(opener: Opener, closer: u32) -> bool {
+    let (one, other) = (opener.thread, closer);
     if one == other || one == 0 || other == 0 {
         return false;
     }
-    matches!((process_of(one), process_of(other)), (Some(one), Some(other)) if one != other)
+    let is_opener = || started_ticks(one).is_some_and(|started| started <= opener.at_ticks);
+    matches!((process_of(one), process_of(other)), (Some(one), Some(other)) if one != other) && is_opener()
 }
 
 /// The process of a thread, which /proc shows for every thread under its own number (proc_pid_status(5)).
 fn process_of(thread: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// When a thread began, in clock ticks since the machine did: field 22 of proc_pid_stat(5). The second field is its name in
+/// parentheses, and may hold any.
+fn started_ticks(thread: u32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{thread}/stat")).ok()?;
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    std::str::from_utf8(&stat[end + 1..]).ok()?.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// Looks at a thread's call: it may not have gone to sleep yet when its request is here.
@@ -98,18 +117,33 @@ mod tests {
         let main = std::process::id();
         let thread = std::thread::spawn(|| nix::unistd::gettid().as_raw().unsigned_abs());
         let here = nix::unistd::gettid().as_raw().unsigned_abs();
-        assert!(!is_foreign(here, main) && !is_foreign(main, here));
+        assert!(!is_foreign(opener(here), main) && !is_foreign(opener(main), here));
         let ended = thread.join().expect("no panic");
-        assert!(!is_foreign(ended, main));
+        assert!(!is_foreign(opener(ended), main));
     }
 
     #[test]
     fn a_child_is_foreign_and_what_is_not_known_is_not() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a child");
-        assert!(is_foreign(std::process::id(), child.id()));
+        assert!(is_foreign(opener(std::process::id()), child.id()));
+        assert!(is_foreign(opener(child.id()), std::process::id()));
         child.kill().expect("killed");
         child.wait().expect("waited for");
-        assert!(!is_foreign(std::process::id(), child.id()));
-        assert!(!is_foreign(std::process::id(), 0));
+        assert!(!is_foreign(opener(std::process::id()), child.id()));
+        assert!(!is_foreign(opener(child.id()), std::process::id()));
+        assert!(!is_foreign(opener(std::process::id()), 0));
+    }
+
+    #[test]
+    fn a_number_that_was_given_anew_is_not_the_opener() {
+        let before = ticks_since_boot();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a child");
+        let began = started_ticks(child.id()).expect("it is there");
+        assert!(before < began && began <= ticks_since_boot(), "{before} {began}");
+        // Somebody of that number opened a file before the child was there.
+        assert!(!is_foreign(Opener { thread: child.id(), at_ticks: before }, std::process::id()));
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
     }
 }
