@@ -80,4 +80,15 @@ mod tests {
         stub.put("/latest/dynamic/instance-identity/document", "<html>");
         assert!(matches!(Instance::ask(&imds).await, Err(ImdsError::Refused(..))));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_hangs_or_loses_tokens_costs_a_second_in_all() {
+        for manner in [Manner::Hangs, Manner::LosesTokens] {
+            let stub = Stub::start(manner).await;
+            let imds = Imds::at(&stub.endpoint()).expect("an address");
+            let began = tokio::time::Instant::now();
+            Instance::ask(&imds).await.expect_err("nothing is said");
+            assert!(began.elapsed() <= PATIENCE, "{:?}", began.elapsed());
+        }
+    }
 }

@@ -206,8 +206,8 @@ impl ObjectStore for MeasuredStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::GetRange;
     use crate::store::memory::MemoryStore;
+    use crate::store::{GetRange, WriteCondition};
 
     #[tokio::test]
     async fn requests_errors_and_bytes_are_counted() {
@@ -229,5 +229,26 @@ mod tests {
         assert_eq!(count(&snapshot.errors, RequestKind::UploadPart), 1);
         let first_byte = snapshot.latencies.iter().find(|(l, _)| *l == Latency::S3FirstByte).unwrap();
         assert_eq!(first_byte.1.count, 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_read_of_a_class_that_bills_it_is_counted() {
+        let memory: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
+        let metrics = Arc::new(Metrics::default());
+        for (key, class) in [("cold", Some("GLACIER_IR")), ("warm", None)] {
+            let attributes = ObjectAttributes { storage_class: class.map(Into::into), ..ObjectAttributes::default() };
+            let (payload, condition) = (Payload::from(bytes::Bytes::from_static(&[7; 1000])), WriteCondition::None);
+            let put = PutRequest { key: key.into(), payload, attributes, condition };
+            memory.put(put).await.expect("it is taken");
+        }
+        let store = MeasuredStore::new(memory, Arc::clone(&metrics), Clock::system());
+        for key in ["cold", "warm"] {
+            let range = GetRange::Bytes(ByteRange::new(0, 300));
+            let request = GetRequest { key: key.into(), range, if_match: None, if_none_match: None };
+            store.get(request).await.expect("it is there").body.for_each(|_| std::future::ready(())).await;
+        }
+        let read: Vec<_> = metrics.snapshot().retrieved.into_iter().filter(|(_, read)| read.requests > 0).collect();
+        let (class, read) = read.first().expect("one class bills");
+        assert_eq!((*class, read.requests, read.bytes), (StorageClass::GlacierInstantRetrieval, 1, 300));
     }
 }

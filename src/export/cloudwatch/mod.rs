@@ -55,8 +55,7 @@ impl CloudWatchExport {
         let pending = Arc::new(Mutex::new(Pending::new(dimension_bytes)));
         let wake = Arc::new(Notify::new());
         let (phase, seen) = watch::channel(Phase::Running);
-        let jitter = (interval / 4).min(JITTER_MAX).mul_f64(fastrand::f64());
-        let sender = Sender::new(sink, Arc::clone(&pending), Arc::clone(&wake), jitter);
+        let sender = Sender::new(sink, Arc::clone(&pending), Arc::clone(&wake), jitter(interval));
         let collector = Collector::new(numbers, clock, interval);
         Self {
             collector: tokio::spawn(collect(collector, pending, wake, seen.clone())),
@@ -81,6 +80,11 @@ impl CloudWatchExport {
             tracing::warn!("the last metrics could not be sent to CloudWatch within {LAST_FLUSH_MAX:?}");
         }
     }
+}
+
+/// How long after the end of an interval this mount sends it.
+fn jitter(interval: Duration) -> Duration {
+    (interval / 4).min(JITTER_MAX).mul_f64(fastrand::f64())
 }
 
 async fn collect(

@@ -157,6 +157,34 @@ async fn the_end_sends_the_last_interval() {
     assert_eq!(stub.singles("BytesRead").into_values().sum::<f64>(), 3.0);
 }
 
+#[test]
+fn mounts_of_a_fleet_send_at_moments_of_their_own() {
+    for (interval, longest) in [(Duration::from_secs(1), 250), (MINUTE, 15_000), (5 * MINUTE, 15_000)] {
+        let moments: Vec<u128> = (0..100).map(|_| jitter(interval).as_millis()).collect();
+        assert!(moments.iter().all(|&moment| moment <= longest), "{moments:?}");
+        let parts: std::collections::BTreeSet<u128> = moments.iter().map(|moment| moment * 10 / longest).collect();
+        assert!(parts.len() > 5, "a hundred mounts do not send together: {moments:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interval_is_sent_when_the_jitter_has_passed_and_not_before() {
+    let (stub, pending, wake) = (Stub::default(), Arc::new(Mutex::new(Pending::new(0))), Arc::new(Notify::new()));
+    let jitter = Duration::from_secs(9);
+    let sender = Sender::new(Box::new(stub.clone()), Arc::clone(&pending), Arc::clone(&wake), jitter);
+    let (_phase, seen) = watch::channel(Phase::Running);
+    let sending = tokio::spawn(sender.run(seen));
+    let value = Value::Single(1.0);
+    let datum = Datum { name: "BytesRead", operation: None, unit: "Bytes", at: SystemTime::UNIX_EPOCH, value };
+    pending.lock().push(vec![datum]);
+    wake.notify_one();
+    tokio::time::sleep(jitter - Duration::from_millis(1)).await;
+    assert_eq!(*stub.calls.lock(), 0);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(*stub.calls.lock(), 1);
+    sending.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_end_waits_three_seconds_and_no_longer() {
     let stub = Stub::default();

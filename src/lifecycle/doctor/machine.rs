@@ -21,17 +21,21 @@ fn bytes(bytes: u64) -> String {
 }
 
 pub(super) fn fuse_device() -> Check {
-    let name = "fuse device";
-    match File::options().read(true).write(true).open("/dev/fuse") {
-        Ok(_) => Check::ok(name, "/dev/fuse can be opened"),
+    fuse_device_at(Path::new("/dev/fuse"))
+}
+
+fn fuse_device_at(device: &Path) -> Check {
+    let (name, shown) = ("fuse device", device.display());
+    match File::options().read(true).write(true).open(device) {
+        Ok(_) => Check::ok(name, format!("{shown} can be opened")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Check::failed(
             name,
-            "/dev/fuse is missing",
+            format!("{shown} is missing"),
             "load it with modprobe fuse; in a container run with --device /dev/fuse --cap-add SYS_ADMIN",
         ),
         Err(error) => Check::failed(
             name,
-            format!("/dev/fuse cannot be opened: {error}"),
+            format!("{shown} cannot be opened: {error}"),
             "chmod 666 /dev/fuse; in a container run with --device /dev/fuse --cap-add SYS_ADMIN",
         ),
     }
@@ -68,8 +72,11 @@ pub(super) fn kernel() -> Check {
 }
 
 pub(super) fn memory(here: &Surroundings) -> Check {
-    let present = present_bytes();
-    let share = if here.machine().is_memory_optimised { 2 } else { 4 };
+    memory_of(present_bytes(), here.machine().is_memory_optimised)
+}
+
+fn memory_of(present: u64, is_memory_optimised: bool) -> Check {
+    let share = if is_memory_optimised { 2 } else { 4 };
     let limit = (present / share).max(MEMORY_BYTES_MIN);
     let detail = format!("{}, of which a mount takes up to {}", bytes(present), bytes(limit));
     if present < 4 * MEMORY_BYTES_MIN {
@@ -146,15 +153,19 @@ fn default_interface() -> Option<(String, u32)> {
 }
 
 pub(super) fn mtu(here: &Surroundings) -> Check {
+    mtu_of(default_interface(), here.instance.is_ok())
+}
+
+fn mtu_of(interface: Option<(String, u32)>, is_on_ec2: bool) -> Check {
     let name = "MTU";
-    let Some((interface, mtu)) = default_interface() else {
+    let Some((interface, mtu)) = interface else {
         return Check::skipped(name, "there is no default route over IPv4");
     };
     let detail = format!("{mtu} on {interface}");
     if mtu < MTU_MIN {
         return Check::failed(name, detail, format!("ip link set {interface} mtu 1500"));
     }
-    if here.instance.is_ok() && mtu < MTU_JUMBO {
+    if is_on_ec2 && mtu < MTU_JUMBO {
         let remedy = format!("ip link set {interface} mtu {MTU_JUMBO}: fewer packets a GB on the way to S3");
         return Check::note(name, detail, remedy);
     }
@@ -173,5 +184,75 @@ pub(super) async fn dns(host: &str) -> Check {
             format!("{host} is not found: {error}"),
             "see /etc/resolv.conf, the VPC's DNS support, and --endpoint-url",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::doctor::Verdict::{Failed, Note, Ok, Skipped};
+
+    fn remedy(check: &Check) -> &str {
+        check.remedy.as_deref().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_fuse_device_that_is_missing_is_told_with_its_remedy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = fuse_device_at(&folder.path().join("fuse"));
+        assert!(missing.verdict == Failed && missing.detail.ends_with("is missing"), "{missing:?}");
+        assert!(remedy(&missing).contains("modprobe fuse") && remedy(&missing).contains("--device /dev/fuse"));
+        // A directory cannot be opened for writing, by nobody.
+        let closed = fuse_device_at(folder.path());
+        assert!(closed.verdict == Failed && closed.detail.contains("cannot be opened"), "{closed:?}");
+        assert_eq!(fuse_device_at(Path::new("/dev/null")).verdict, Ok);
+    }
+
+    #[test]
+    fn packets_are_large_inside_of_a_vpc_and_nowhere_tiny() {
+        let mtu = |mtu: u32, is_on_ec2: bool| mtu_of(Some(("ens5".to_owned(), mtu)), is_on_ec2);
+        assert_eq!(mtu(1500, false).verdict, Ok);
+        assert_eq!(mtu(9001, true).verdict, Ok);
+        let small = mtu(1500, true);
+        assert_eq!((small.verdict, small.detail.as_str()), (Note, "1500 on ens5"));
+        assert!(remedy(&small).starts_with("ip link set ens5 mtu 9001"));
+        assert_eq!(mtu(576, false).verdict, Failed);
+        assert_eq!(mtu_of(None, true).verdict, Skipped);
+    }
+
+    #[test]
+    fn memory_that_is_too_little_is_found_and_the_share_is_told() {
+        assert_eq!(memory_of(128 << 20, false).verdict, Failed);
+        let (plain, optimised) = (memory_of(64 << 30, false), memory_of(64 << 30, true));
+        assert_eq!((plain.verdict, optimised.verdict), (Ok, Ok));
+        assert!(plain.detail.contains("up to 16.00 GiB") && optimised.detail.contains("up to 32.00 GiB"), "{plain:?}");
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_written_names_the_option() {
+        let check = disk("cache disk", Path::new("/proc/nowhere/cache"), "--cache-dir");
+        assert!(check.verdict == Failed && remedy(&check).contains("--cache-dir"), "{check:?}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let check = disk("cache disk", &folder.path().join("not/made/yet"), "--cache-dir");
+        assert!(matches!(check.verdict, Ok | Note) && check.detail.contains("can be written"), "{check:?}");
+        assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0, "nothing is left");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_not_found_is_told() {
+        assert_eq!(dns("127.0.0.1").await.verdict, Skipped);
+        assert_eq!(dns("localhost").await.verdict, Ok);
+        // RFC 2606: nobody will ever have that name.
+        let unknown = dns("bucket.invalid").await;
+        assert!(unknown.verdict == Failed && remedy(&unknown).contains("--endpoint-url"), "{unknown:?}");
+    }
+
+    #[test]
+    fn a_hop_limit_of_one_is_a_failure_and_no_instance_is_none() {
+        let of = |error: ImdsError| instance(&Surroundings { instance: Err(error) });
+        let hop = of(ImdsError::HopLimit);
+        assert!(hop.verdict == Failed && remedy(&hop).contains("--http-put-response-hop-limit 2"), "{hop:?}");
+        assert_eq!(of(ImdsError::NotEc2).verdict, Skipped);
+        assert_eq!(of(ImdsError::Silent("http://169.254.169.254".into())).verdict, Failed);
     }
 }

@@ -12,6 +12,7 @@ pub fn facts() -> Vec<Fact> {
         own!(a_healthy_bucket_passes_and_is_left_as_it_was),
         own!(each_missing_permission_is_named).on(SIM),
         own!(read_only_writes_nothing).on(SIM),
+        own!(a_server_that_ignores_conditions_is_told).on(SIM),
         own!(a_clock_that_is_wrong_and_a_bucket_that_is_missing_are_found).on(SIM),
         own!(without_credentials_the_cause_is_named).on(SIM),
     ]
@@ -92,6 +93,17 @@ fn read_only_writes_nothing(c: &Context) -> Outcome {
     let counts = p.sim().counts();
     let written: u64 = ["PutObject", "DeleteObject", "CreateMultipartUpload"].iter().map(|it| counts.of(it)).sum();
     assert_eq!(written, 0, "{counts:?}");
+    Ok(())
+}
+
+fn a_server_that_ignores_conditions_is_told(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    assert_eq!(verdict(&doctor(&p, &[])?.1, "conditional writes"), "ok");
+    p.sim().set(&Faults { ignore_conditions: true, ..Faults::default() });
+    let (output, told) = doctor(&p, &[])?;
+    assert!(output.status.success(), "a mount works without them: {told}");
+    assert_eq!(verdict(&told, "conditional writes"), "note", "{told}");
+    assert!(text(&output).contains("ignored on PutObject, CompleteMultipartUpload"), "{told}");
     Ok(())
 }
 
