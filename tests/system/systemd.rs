@@ -11,7 +11,7 @@ use super::{Fact, Shown};
 pub const FACTS: &[Fact] = &[("systemd::the_service_runs_as_the_documents_say", the_service_runs_as_the_documents_say)];
 
 /// What the job begins with: what fails is said, and ends it.
-const BEGIN: &str = r#"set -euo pipefail
+pub const BEGIN: &str = r#"set -euo pipefail
 trap 'echo "failed: $BASH_COMMAND"; journalctl --no-pager -u s3mount@data' ERR
 export SYSTEMD_PAGER=
 answers() { for _ in $(seq 300); do if ls /mnt/data >/dev/null 2>&1 && mountpoint -q /mnt/data; then return; fi; sleep 0.1; done; return 1; }
@@ -31,12 +31,34 @@ systemctl show --property Result s3mount@data
 echo done
 "#;
 
-fn the_service_runs_as_the_documents_say() -> Shown {
+/// Runs a job under a systemd of its own, with the service of this repository or, where `packed`, without any; what it said.
+/// `Err` has the reason where that cannot be done here.
+pub fn run_job(bed: &Bed, job: &str, packed: bool) -> Result<Result<String, String>, String> {
     if !nix::unistd::geteuid().is_root() {
-        return Ok(Some("needs root".into()));
+        return Ok(Err("needs root".into()));
     }
+    shown_file(bed)?;
+    fs::write(bed.path("job"), job).map_err(|e| e.to_string())?;
+    fs::create_dir_all(bed.path("out")).map_err(|e| e.to_string())?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (here, unit) = (root.join("tests/system"), root.join("systemd/s3mount@.service"));
+    let mut command = bed.command("timeout");
+    command.args(["--signal=KILL", "120", "bash"]).arg(here.join("systemd.sh"));
+    command.env("T", bed.scratch()).env("HERE", here).env("ENDPOINT", bed.sim.url());
+    if !packed {
+        command.env("UNIT", unit).env("S3MOUNT", env!("CARGO_BIN_EXE_s3mount"));
+    }
+    let output = run(&mut command)?;
+    if output.status.code() == Some(77) {
+        return Ok(Err(text(&output)));
+    }
+    let said = fs::read_to_string(bed.path("out/log")).unwrap_or_default();
+    hold(said.ends_with("done\n"), "every line succeeds", &format!("{said}{}", text(&output)))?;
+    Ok(Ok(said))
+}
+
+fn the_service_runs_as_the_documents_say() -> Shown {
     let bed = Bed::new()?;
-    shown_file(&bed)?;
     let mut job = BEGIN.to_owned();
     for (_, line) in code_lines()? {
         let first = line.split_whitespace().next().unwrap_or_default();
@@ -49,25 +71,13 @@ fn the_service_runs_as_the_documents_say() -> Shown {
         }
     }
     job.push_str(END);
-    let write = |name: &str, text: &str| fs::write(bed.path(name), text).map_err(|e| e.to_string());
-    write("job", &job)?;
-    fs::create_dir(bed.path("out")).map_err(|e| e.to_string())?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (here, unit) = (root.join("tests/system"), root.join("systemd/s3mount@.service"));
-    let mut command = bed.command("timeout");
-    command.args(["--signal=KILL", "120", "bash"]).arg(here.join("systemd.sh"));
-    command.env("T", bed.scratch()).env("HERE", here).env("UNIT", unit);
-    command.env("S3MOUNT", env!("CARGO_BIN_EXE_s3mount")).env("ENDPOINT", bed.sim.url());
-    let output = run(&mut command)?;
-    if output.status.code() == Some(77) {
-        return Ok(Some(text(&output)));
-    }
-    let said = fs::read_to_string(bed.path("out/log")).unwrap_or_default();
-    let all = format!("{said}{}", text(&output));
-    hold(said.ends_with("done\n"), "every line succeeds", &all)?;
-    hold(said.matches("+ systemctl").count() > 2, "there are lines", &all)?;
-    hold(said.contains("Result=success"), "systemd saw no failure at the end", &all)?;
+    let said = match run_job(&bed, &job, false)? {
+        Ok(said) => said,
+        Err(reason) => return Ok(Some(reason)),
+    };
+    hold(said.matches("+ systemctl").count() > 2, "there are lines", &said)?;
+    hold(said.contains("Result=success"), "systemd saw no failure at the end", &said)?;
     let object = bed.path("bucket").join(SHOWN_BUCKET).join("some/prefix/file");
-    hold(fs::read(object).ok().as_deref() == Some(b"again\n"), "what was written last is in S3", &all)?;
+    hold(fs::read(object).ok().as_deref() == Some(b"again\n"), "what was written last is in S3", &said)?;
     Ok(None)
 }

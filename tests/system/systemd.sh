@@ -25,11 +25,15 @@ for own in var/lib/s3mount var/log mnt; do
     mkdir -p "$root/$own"
     mount -t tmpfs tmpfs "$root/$own"
 done
-touch "$root/usr/bin/s3mount"
-mount --bind "$S3MOUNT" "$root/usr/bin/s3mount"
-cp "$UNIT" "$root/usr/lib/systemd/system/"
-mkdir -p "$root/etc/s3mount" "$root/etc/systemd/system/s3mount@data.service.d" "$root/run/out"
-cp "$T/data.toml" "$root/etc/s3mount/data.toml"
+mkdir -p "$root/etc/systemd/system/s3mount@data.service.d" "$root/run/out"
+# Without them the job brings a package that has both.
+if [ -n "${S3MOUNT:-}" ]; then
+    touch "$root/usr/bin/s3mount"
+    mount --bind "$S3MOUNT" "$root/usr/bin/s3mount"
+    cp "$UNIT" "$root/usr/lib/systemd/system/"
+    mkdir -p "$root/etc/s3mount"
+    cp "$T/data.toml" "$root/etc/s3mount/data.toml"
+fi
 cat >"$root/etc/systemd/system/s3mount@data.service.d/endpoint.conf" <<END
 [Service]
 Environment=AWS_ENDPOINT_URL=$ENDPOINT AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=key AWS_SECRET_ACCESS_KEY=secret
