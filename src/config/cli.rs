@@ -361,6 +361,9 @@ pub struct MountArgs {
     /// Directory on a fast local disk that keeps what was read, over restarts too; auto takes the instance store
     #[arg(long, value_name = "DIR|auto")]
     pub cache_dir: Option<PathBuf>,
+    /// With --cache-dir auto: mount an instance store that is not mounted at /var/cache/s3mount, and make a file system on it first if it is blank
+    #[arg(long)]
+    pub format_instance_store: bool,
     /// Most that the disk cache may take, such as 100GiB [default: 80 % of what is free]
     #[arg(long, value_name = "SIZE")]
     pub cache_size: Option<String>,

@@ -47,9 +47,11 @@ impl MountConfig {
         if let Some(cache) = &self.disk_cache {
             let dir = match &cache.dir {
                 CacheDir::At(dir) => dir.display().to_string(),
-                CacheDir::InstanceStore => "auto".into(),
+                CacheDir::InstanceStore { .. } => "auto".into(),
             };
+            let formats = matches!(cache.dir, CacheDir::InstanceStore { format: true });
             options.push(("cache-dir", dir));
+            options.push(("format-instance-store", formats.to_string()));
             options.push(("cache-size", or_default(&cache.size_bytes.map(|bytes| bytes.to_string()))));
         }
         if let Some(it) = cloudwatch {

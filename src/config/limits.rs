@@ -76,7 +76,10 @@ pub enum CacheDir {
     /// In this directory.
     At(PathBuf),
     /// On the disk of the instance itself.
-    InstanceStore,
+    InstanceStore {
+        /// If it is not mounted it is mounted, and a file system is made on it if it is blank.
+        format: bool,
+    },
 }
 
 /// The disk cache.

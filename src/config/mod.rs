@@ -306,6 +306,11 @@ fn memory_limit(text: Option<&str>) -> Result<u64, ConfigError> {
 const CACHE_BYTES_MIN: u64 = 64 << 20;
 
 fn disk_cache(arguments: &MountArgs) -> Result<Option<DiskCacheConfig>, ConfigError> {
+    let is_auto = arguments.cache_dir.as_deref().is_some_and(|dir| dir.as_os_str() == "auto");
+    let format = arguments.format_instance_store;
+    if format && !is_auto {
+        return Err(ConfigError::Value("format-instance-store".into(), "only together with --cache-dir auto".into()));
+    }
     let Some(dir) = &arguments.cache_dir else {
         return match arguments.cache_size {
             Some(_) => Err(ConfigError::Value("cache-size".into(), "name a directory with --cache-dir, too".into())),
@@ -316,7 +321,7 @@ fn disk_cache(arguments: &MountArgs) -> Result<Option<DiskCacheConfig>, ConfigEr
     if size_bytes.is_some_and(|bytes| bytes < CACHE_BYTES_MIN) {
         return Err(ConfigError::Value("cache-size".into(), "at least 64MiB".into()));
     }
-    let dir = if dir.as_os_str() == "auto" { CacheDir::InstanceStore } else { CacheDir::At(dir.clone()) };
+    let dir = if is_auto { CacheDir::InstanceStore { format } } else { CacheDir::At(dir.clone()) };
     Ok(Some(DiskCacheConfig { dir, size_bytes }))
 }
 
@@ -391,10 +396,14 @@ mod tests {
     fn a_disk_cache_is_asked_for_by_its_directory() {
         let cache = |words: &[&str]| config(words).map(|config| config.disk_cache);
         assert_eq!(cache(&[]), Ok(None));
-        let auto = DiskCacheConfig { dir: CacheDir::InstanceStore, size_bytes: Some(1 << 30) };
+        let auto = DiskCacheConfig { dir: CacheDir::InstanceStore { format: false }, size_bytes: Some(1 << 30) };
         assert_eq!(cache(&["-o", "cache_dir=auto,cache_size=1GiB"]), Ok(Some(auto)));
         let at = DiskCacheConfig { dir: CacheDir::At("/c".into()), size_bytes: None };
         assert_eq!(cache(&["--cache-dir", "/c"]), Ok(Some(at)));
+        let formatted = DiskCacheConfig { dir: CacheDir::InstanceStore { format: true }, size_bytes: None };
+        assert_eq!(cache(&["-o", "cache_dir=auto,format_instance_store"]), Ok(Some(formatted)));
+        assert!(cache(&["--format-instance-store"]).is_err());
+        assert!(cache(&["--cache-dir", "/c", "--format-instance-store"]).is_err());
         assert!(cache(&["--cache-size", "1GiB"]).is_err());
         assert!(cache(&["--cache-dir", "/c", "--cache-size", "1MiB"]).is_err());
     }

@@ -17,6 +17,10 @@ use super::notify;
 use crate::fs::{FileSystem, KernelEvent};
 use crate::metrics::Metrics;
 
+/// Fewest and most threads that serve the kernel; between them there is one for each core. Measured
+/// (docs/decisions/0024-a-thread-for-each-core.md).
+const THREADS: std::ops::RangeInclusive<usize> = 2..=16;
+
 /// How the kernel is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
@@ -34,8 +38,10 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(*THREADS.start(), usize::from);
+        let threads = cores.clamp(*THREADS.start(), *THREADS.end());
         // 128 in the background: a window of 128 MiB at 1 MiB a request.
-        Self { threads: 4, background_max: 128, allow_other: false, allow_root: false, passthrough: false }
+        Self { threads, background_max: 128, allow_other: false, allow_root: false, passthrough: false }
     }
 }
 

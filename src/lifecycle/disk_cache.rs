@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 
-use super::Failure;
+use super::{Failure, instance_disk};
 use crate::cache::{DISK_CACHE_BYTES_MIN, DiskCache};
 use crate::clock::Clock;
 use crate::config::{CacheDir, MountConfig};
@@ -41,7 +41,7 @@ pub(super) async fn open(
     let Some(wanted) = &config.disk_cache else { return Ok(None) };
     let parent = match &wanted.dir {
         CacheDir::At(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.clone()),
-        CacheDir::InstanceStore => instance_store().await?.join(FOLDER),
+        CacheDir::InstanceStore { format } => instance_store(*format).await?.join(FOLDER),
     };
     let source = source(config);
     let path = parent.join(directory_name(&config.bucket, &source));
@@ -84,8 +84,8 @@ pub(super) async fn open(
     Ok(Some(cache))
 }
 
-/// Where the instance's own disk is mounted.
-async fn instance_store() -> Result<PathBuf, Failure> {
+/// Where the instance's own disk is mounted. With `format` it is mounted where it is not, and made ready if it is blank.
+async fn instance_store(format: bool) -> Result<PathBuf, Failure> {
     let mapped = match Imds::of_this_machine() {
         Ok(imds) => mapped_devices(&imds).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "no block-device mapping");
@@ -93,15 +93,27 @@ async fn instance_store() -> Result<PathBuf, Failure> {
         }),
         Err(_) => Vec::new(),
     };
-    place_of(&instance_stores(&Roots::default(), &mapped))
+    let found = move || instance_stores(&Roots::default(), &mapped);
+    let stores = found();
+    if let (true, Some(InstanceStore { device, mounted_at: None, .. })) = (format, stores.first()) {
+        let device = Path::new("/dev").join(device);
+        let ready = tokio::task::spawn_blocking(move || {
+            let any_is_mounted = || found().iter().any(|store| store.mounted_at.is_some());
+            instance_disk::make_ready(&device, Path::new(instance_disk::MOUNT_POINT), any_is_mounted)?;
+            Ok(found())
+        });
+        let stores = ready.await.map_err(|error| Failure::system(format!("--format-instance-store: {error}")))??;
+        return place_of(&stores);
+    }
+    place_of(&stores)
 }
 
 fn place_of(stores: &[InstanceStore]) -> Result<PathBuf, Failure> {
     match stores.first() {
         Some(InstanceStore { mounted_at: Some(dir), .. }) => Ok(dir.clone()),
         Some(InstanceStore { device, .. }) => Err(Failure::system(format!(
-            "--cache-dir auto: the instance store /dev/{device} is not mounted: once per start of the instance, mkfs.xfs \
-             /dev/{device} (it is empty then) && mkdir -p /mnt/cache && mount /dev/{device} /mnt/cache"
+            "--cache-dir auto: the instance store /dev/{device} is not mounted: mount it, or let --format-instance-store make a \
+             file system on it if it is blank"
         ))),
         None => Err(Failure::system(
             "--cache-dir auto: this machine has no instance store: name a directory on a fast local disk with --cache-dir",

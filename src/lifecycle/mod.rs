@@ -9,6 +9,7 @@ mod disk_cache;
 pub mod doctor;
 mod exports;
 pub mod instance;
+mod instance_disk;
 pub mod log;
 pub mod place;
 pub mod recovery;

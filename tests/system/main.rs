@@ -8,6 +8,7 @@
 mod bed;
 mod daemon;
 mod documents;
+mod instance_disk;
 mod mounting;
 mod package;
 mod printing;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         daemon::FACTS,
         units::FACTS,
         systemd::FACTS,
+        instance_disk::FACTS,
         documents::FACTS,
         printing::FACTS,
         package::FACTS,
