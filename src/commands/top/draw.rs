@@ -121,8 +121,26 @@ fn help(model: &Model, palette: Palette) -> Paragraph<'static> {
     Paragraph::new(Line::from(spans))
 }
 
-/// The value of a curve at a moment.
-type Value = fn(&Rates) -> f64;
+/// One curve: what it is called and what is said of it now, the longest first, and its value at a moment.
+struct Curve {
+    place: Rect,
+    titles: Vec<(&'static str, String)>,
+    colour: Color,
+    value: fn(&Rates) -> f64,
+    spelled: fn(f64) -> String,
+}
+
+/// A rate, as it is spelled.
+fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", bytes(bytes_per_second))
+}
+
+/// The titles of a latency: as much as fits, and the high percentile always.
+fn latency_titles(long: &'static str, short: &'static str, now: Option<(f64, f64)>) -> Vec<(&'static str, String)> {
+    let Some((median, high)) = now else { return vec![(long, "idle".into()), (short, "idle".into())] };
+    let both = format!("p50 {}  p99 {}", milliseconds(median), milliseconds(high));
+    vec![(long, both.clone()), (short, both), (short, format!("p99 {}", milliseconds(high)))]
+}
 
 /// Four curves: two by two, side by side where there is room.
 fn draw_curves(frame: &mut Frame<'_>, area: Rect, mount: &MountSeen, palette: Palette) {
@@ -130,41 +148,65 @@ fn draw_curves(frame: &mut Frame<'_>, area: Rect, mount: &MountSeen, palette: Pa
     let halves = |row| Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).split(row);
     let (upper, lower) = (halves(rows[0]), halves(rows[1]));
     let now = mount.rates().cloned().unwrap_or_default();
-    let both = |it: Option<(f64, f64)>| match it {
-        Some((median, high)) => format!("p50 {}  p99 {}", milliseconds(median), milliseconds(high)),
-        None => "idle".into(),
-    };
-    let rate = |it: f64| format!("{}/s", bytes(it));
-    let curves: [(Rect, &str, String, Color, Value); 4] = [
-        (upper[0], "read", rate(now.read), Color::Green, |it| it.read),
-        (upper[1], "written", rate(now.written), Color::Blue, |it| it.written),
-        (lower[0], "read latency", both(now.read_ms), Color::Yellow, |it| it.read_ms.map_or(0.0, |(_, high)| high)),
-        (lower[1], "S3 first byte", both(now.first_byte_ms), Color::Magenta, |it| {
-            it.first_byte_ms.map_or(0.0, |(_, high)| high)
-        }),
+    let curves = [
+        Curve {
+            place: upper[0],
+            titles: vec![("read", rate(now.read))],
+            colour: Color::Green,
+            value: |it| it.read,
+            spelled: rate,
+        },
+        Curve {
+            place: upper[1],
+            titles: vec![("written", rate(now.written))],
+            colour: Color::Blue,
+            value: |it| it.written,
+            spelled: rate,
+        },
+        Curve {
+            place: lower[0],
+            titles: latency_titles("read latency", "latency", now.read_ms),
+            colour: Color::Yellow,
+            value: |it| it.read_ms.map_or(0.0, |(_, high)| high),
+            spelled: milliseconds,
+        },
+        Curve {
+            place: lower[1],
+            titles: latency_titles("S3 first byte", "first byte", now.first_byte_ms),
+            colour: Color::Magenta,
+            value: |it| it.first_byte_ms.map_or(0.0, |(_, high)| high),
+            spelled: milliseconds,
+        },
     ];
-    for (place, name, value, colour, of) in curves {
-        let columns = usize::from(place.width.saturating_sub(2));
-        let values: Vec<f64> = mount.history.iter().rev().take(columns).map(of).collect();
-        let top = values.iter().copied().fold(0.0, f64::max);
-        // Whole numbers are wanted, and a latency may be a fraction of a millisecond.
-        let scaled: Vec<u64> = values.iter().map(|value| (value * 1000.0).round() as u64).collect();
-        let title =
-            Line::from(vec![Span::raw(format!(" {name} ")), Span::styled(value, palette.strong()), Span::raw(" ")]);
-        let peak = if name.starts_with("read l") || name.starts_with('S') { milliseconds(top) } else { rate(top) };
-        let block = framed(title, palette);
-        let block = if top > 0.0 {
-            block.title_bottom(Line::styled(format!(" peak {peak} "), palette.faint()).right_aligned())
-        } else {
-            block
-        };
-        let curve = Sparkline::default()
-            .block(block)
-            .data(scaled)
-            .direction(RenderDirection::RightToLeft)
-            .style(palette.colour(colour));
-        frame.render_widget(curve, place);
+    for curve in curves {
+        draw_curve(frame, &curve, mount, palette);
     }
+}
+
+fn draw_curve(frame: &mut Frame<'_>, curve: &Curve, mount: &MountSeen, palette: Palette) {
+    let columns = usize::from(curve.place.width.saturating_sub(2));
+    let values: Vec<f64> = mount.history.iter().rev().take(columns).map(curve.value).collect();
+    let top = values.iter().copied().fold(0.0, f64::max);
+    // Whole numbers are wanted, and a latency may be a fraction of a millisecond.
+    let scaled: Vec<u64> = values.iter().map(|value| (value * 1000.0).round() as u64).collect();
+    let titles = curve.titles.iter().map(|(name, value)| {
+        Line::from(vec![Span::raw(format!(" {name} ")), Span::styled(value.clone(), palette.strong()), Span::raw(" ")])
+    });
+    let titles: Vec<Line<'_>> = titles.collect();
+    let title = titles.iter().find(|title| title.width() <= columns).or(titles.last()).cloned().unwrap_or_default();
+    let block = framed(title, palette);
+    let block = if top > 0.0 {
+        let peak = format!(" peak {} ", (curve.spelled)(top));
+        block.title_bottom(Line::styled(peak, palette.faint()).right_aligned())
+    } else {
+        block
+    };
+    let drawn = Sparkline::default()
+        .block(block)
+        .data(scaled)
+        .direction(RenderDirection::RightToLeft)
+        .style(palette.colour(curve.colour));
+    frame.render_widget(drawn, curve.place);
 }
 
 fn requests(status: &Status, rates: Option<&Rates>, palette: Palette, area: Rect) -> Paragraph<'static> {
@@ -233,7 +275,7 @@ fn holdings(status: &Status, rates: Option<&Rates>, palette: Palette, area: Rect
         ]),
         Line::from(vec![
             Span::raw(" trouble   "),
-            Span::styled(format!("{errors} failed, {} retries", status.retries), trouble),
+            Span::styled(format!("{errors} failed, {} retries, {} late", status.retries, status.hedges), trouble),
         ]),
     ];
     if status.uploads_kept > 0 {
@@ -269,7 +311,10 @@ fn percent(share: f64) -> String {
 fn unpublished(status: &Status, palette: Palette, area: Rect) -> Paragraph<'static> {
     let title = Line::from(vec![
         Span::raw(" not in S3 yet "),
-        Span::styled(format!("{} files", status.dirty_files), palette.strong()),
+        Span::styled(
+            if status.dirty_files == 1 { "1 file".into() } else { format!("{} files", status.dirty_files) },
+            palette.strong(),
+        ),
         Span::raw(format!("  {} ", bytes(status.dirty_bytes as f64))),
     ]);
     let rows = usize::from(area.height.saturating_sub(2));

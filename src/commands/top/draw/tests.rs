@@ -22,6 +22,7 @@ fn busy() -> Model {
             dirty_files: 2,
             dirty_bytes: 24 << 20,
             retries: 3,
+            hedges: 2,
             cache: CacheUse {
                 memory_bytes: 1 << 28,
                 memory_bytes_max: 1 << 29,
@@ -37,6 +38,8 @@ fn busy() -> Model {
         status.cost.usd = second as f64 * 0.0001;
         let read = LatencyTold { count: second, buckets: vec![(2.5, second)], ..LatencyTold::default() };
         status.latencies.insert("ReadLatency".into(), read);
+        let first_byte = LatencyTold { count: second, buckets: vec![(43.25, second)], ..LatencyTold::default() };
+        status.latencies.insert("S3FirstByteLatency".into(), first_byte);
         for (path, in_s3_bytes) in [("results/part-0001.parquet", 48 << 20), ("logs/today.log", 0)] {
             status.files.push(DirtyFile {
                 path: path.into(),
@@ -76,14 +79,23 @@ fn everything_is_told_at_80x24_and_at_200x50() {
             "up 50s",
             "read 99.0 MiB/s",
             "written 1.00 MiB/s",
-            "p50 2.50 ms  p99 2.50 ms",
+            if columns == 80 {
+                " latency p50 2.50 ms  p99 2.50 ms "
+            } else {
+                " read latency p50 2.50 ms  p99 2.50 ms "
+            },
+            if columns == 80 {
+                " first byte p50 43.2 ms  p99 43.2 ms "
+            } else {
+                " S3 first byte p50 43.2 ms  p99 43.2 ms "
+            },
             "GetObject",
             "UploadPart",
             if columns == 80 { "CompleteUpload " } else { "CompleteMultipartUpload " },
             "requests 102/s",
             "256 MiB of 512 MiB",
             "90.0 %",
-            "5 failed, 3 retries",
+            "5 failed, 3 retries, 2 late",
             "$0.3600/h",
             "$0.005000 in all",
             "2 files",
@@ -96,6 +108,12 @@ fn everything_is_told_at_80x24_and_at_200x50() {
             assert!(text.contains(told), "{told:?} is missing at {columns}x{rows}:\n{text}");
         }
     }
+}
+
+#[test]
+fn a_title_that_does_not_fit_is_shortened_and_not_cut() {
+    let (text, _) = drawn(&busy(), 60, 20, true);
+    assert!(text.contains(" latency p99 2.50 ms ─") && text.contains(" first byte p99 43.2 ms ─"), "{text}");
 }
 
 #[test]
