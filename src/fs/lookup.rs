@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::FileSystem;
 use super::error::{FsError, FsResult};
-use crate::namespace::{Node, NodeKind};
+use crate::namespace::{Namespace, Node, NodeKind};
 use crate::types::Ino;
 
 impl FileSystem {
@@ -30,6 +30,19 @@ impl FileSystem {
         let name = Self::name(name).map_err(|_| FsError::NotFound)?;
         let node = self.namespace.lookup(parent, name).await?;
         Ok(self.as_found(node))
+    }
+
+    /// The last part of the time for which names are good: who asks for them then shows that they are still needed.
+    pub fn late(ttl: Duration) -> Duration {
+        Namespace::late(ttl)
+    }
+
+    /// A name in a directory is asked for; `opening` says whether by an open, which asks S3 by itself. Names that will soon be too old are
+    /// then listed anew in the background. Call it in a tokio runtime.
+    pub fn looked_up(&self, parent: Ino, opening: impl FnOnce() -> bool) {
+        if self.namespace.is_late(parent) && !opening() {
+            self.namespace.asked_late(parent);
+        }
     }
 
     /// How long the kernel may take a name for absent.

@@ -30,7 +30,7 @@ use super::directory;
 use super::errno::answer;
 use super::passthrough::Backings;
 use super::process;
-use super::reply::{GENERATION, attr, data, empty, entry, found, handle, ino, open_flags};
+use super::reply::{GENERATION, attr, data, empty, entry, found, handle, ino, kept_for, open_flags};
 use super::session::{SessionOptions, negotiate};
 use crate::clock::Clock;
 use crate::fs::{FileSystem, FsResult, LookedUp, NewFile, SetAttributes};
@@ -96,6 +96,8 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (started, ttl, parent) = (self.clock.now(), self.ttl, ino(parent));
+        let _runtime = self.runtime.enter();
+        self.fs.looked_up(parent, || process::opening(request.pid()).is_some());
         let left = self.in_place(Latency::Metadata, started, reply, |reply| match self.fs.try_lookup(parent, name) {
             Some(outcome) => {
                 found(reply, ttl, outcome.map(LookedUp::from), || self.fs.absent_for(parent, name));
@@ -266,7 +268,13 @@ impl Filesystem for Adapter {
                 Ok((node, opened)) => {
                     fs.opened_by(opened.handle, opener);
                     let handle = KernelHandle(opened.handle.0);
-                    reply.created(&node.fresh_for.min(ttl), &file_attr(&node), GENERATION, handle, open_flags(opened));
+                    reply.created(
+                        &kept_for(node.fresh_for, ttl),
+                        &file_attr(&node),
+                        GENERATION,
+                        handle,
+                        open_flags(opened),
+                    );
                 }
                 Err(error) => reply.error(answer("create", &error)),
             }

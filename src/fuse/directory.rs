@@ -8,7 +8,7 @@ use fuser::{INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
 use super::attr::{entry_attr, file_attr, file_type};
 use super::errno::answer;
-use super::reply::GENERATION;
+use super::reply::{GENERATION, kept_for};
 use crate::fs::{DirectoryEntry, FileSystem, FsResult};
 use crate::types::{FileHandle, Ino};
 
@@ -122,7 +122,7 @@ fn add_entries(
                     (entry_attr(&entry), Duration::ZERO)
                 } else {
                     let Some(node) = fs.remember(through, &entry) else { continue };
-                    (file_attr(&node), node.fresh_for.min(ttl))
+                    (file_attr(&node), kept_for(node.fresh_for, ttl))
                 };
                 if reply.add(attr.ino, entry.next_offset, &*entry.name, &fresh_for, &attr, GENERATION) {
                     if !dots {

@@ -9,7 +9,7 @@ use fuser::{
 
 use super::attr::{absent, file_attr};
 use super::errno::answer;
-use crate::fs::{FsError, FsResult, LookedUp, Node, Opened};
+use crate::fs::{FileSystem, FsError, FsResult, LookedUp, Node, Opened};
 use crate::types::{FileHandle, Ino};
 
 /// An inode number is never used twice in a mount, so one generation serves all.
@@ -25,8 +25,15 @@ pub(super) fn handle(handle: KernelHandle) -> FileHandle {
     FileHandle(handle.0)
 }
 
-/// Answers a lookup. The kernel keeps names and attributes, and also that there is no such name, until they are as old as
-/// `ttl`, counted from when S3 was asked.
+/// How long the kernel keeps what is good for `fresh_for`, of `ttl` at most: it asks again while its directory can still be
+/// listed anew in time.
+pub(super) fn kept_for(fresh_for: Duration, ttl: Duration) -> Duration {
+    let late = FileSystem::late(ttl);
+    if fresh_for > late { (fresh_for - late).min(ttl) } else { fresh_for }
+}
+
+/// Answers a lookup. The kernel keeps names and attributes, and also that there is no such name, no longer than until they
+/// are as old as `ttl`, counted from when S3 was asked.
 pub(super) fn found(
     reply: ReplyEntry,
     ttl: Duration,
@@ -35,11 +42,16 @@ pub(super) fn found(
 ) {
     match outcome {
         Ok(LookedUp { node, name_for }) => {
-            reply.entry_with_ttls(&node.fresh_for.min(ttl), &name_for.min(ttl), &file_attr(&node), GENERATION);
+            reply.entry_with_ttls(
+                &kept_for(node.fresh_for, ttl),
+                &kept_for(name_for, ttl),
+                &file_attr(&node),
+                GENERATION,
+            );
         }
         Err(FsError::NotFound) => match absent_for() {
             Duration::ZERO => reply.error(answer("lookup", &FsError::NotFound)),
-            absent_for => reply.entry(&absent_for.min(ttl), &absent(), GENERATION),
+            absent_for => reply.entry(&kept_for(absent_for, ttl), &absent(), GENERATION),
         },
         Err(error) => reply.error(answer("lookup", &error)),
     }
@@ -48,7 +60,7 @@ pub(super) fn found(
 /// Answers an operation that makes a name.
 pub(super) fn entry(reply: ReplyEntry, operation: &'static str, ttl: Duration, outcome: FsResult<Node>) {
     match outcome {
-        Ok(node) => reply.entry(&node.fresh_for.min(ttl), &file_attr(&node), GENERATION),
+        Ok(node) => reply.entry(&kept_for(node.fresh_for, ttl), &file_attr(&node), GENERATION),
         Err(error) => reply.error(answer(operation, &error)),
     }
 }
@@ -56,7 +68,7 @@ pub(super) fn entry(reply: ReplyEntry, operation: &'static str, ttl: Duration, o
 /// Answers with attributes.
 pub(super) fn attr(reply: ReplyAttr, operation: &'static str, ttl: Duration, outcome: FsResult<Node>) {
     match outcome {
-        Ok(node) => reply.attr(&node.fresh_for.min(ttl), &file_attr(&node)),
+        Ok(node) => reply.attr(&kept_for(node.fresh_for, ttl), &file_attr(&node)),
         Err(error) => reply.error(answer(operation, &error)),
     }
 }

@@ -377,11 +377,7 @@ impl Namespace {
         let scan = self.walked(&mut table, ino, is_known);
         let asked = table.changes;
         let directory = table.directories.entry(ino).or_default();
-        if let Some(listing) = directory.listing.upgrade()
-            && self.is_fresh(listing.began, now)
-            && !listing.is_complete()
-            && listing.prefix == prefix
-        {
+        if let Some(listing) = directory.listing.upgrade().filter(|listing| self.is_under_way(listing, &prefix, now)) {
             return Ok(listing);
         }
         if is_known {
@@ -395,6 +391,11 @@ impl Namespace {
         let listing = Arc::new(Listing { scan, ..Listing::new(self, ino, prefix, asked, began) });
         directory.begin(&listing);
         Ok(listing)
+    }
+
+    /// Whether a listing has yet to end and is no older than knowledge may be.
+    pub(super) fn is_under_way(&self, listing: &Listing, prefix: &str, now: Instant) -> bool {
+        self.is_fresh(listing.began, now) && !listing.is_complete() && listing.prefix == prefix
     }
 
     /// What is known of a directory whose names are all known.

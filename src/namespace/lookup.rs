@@ -1,4 +1,7 @@
-//! From a name to an inode: memory first, then one HEAD and one LIST of a single key, side by side.
+//! From a name to an inode: memory first, then one HEAD and one LIST, side by side.
+//!
+//! The LIST is the first page of the directory that the name may be: who looks a directory up goes on to list it or to look
+//! for names in it, and the page answers that.
 //!
 //! Callers who ask for the same name at once share the requests. A directory that is asked for a third name that nothing
 //! is known of, or of which what is known has grown old, is listed in the background, so that the next ones are answered from
@@ -12,7 +15,7 @@ use futures_util::future::{BoxFuture, Shared as SharedFuture, join};
 
 use super::table::Found;
 use super::{Namespace, NamespaceError, NamespaceResult, Node, NodeKind, keys};
-use crate::store::{ListRequest, StoreError};
+use crate::store::{ListPage, ListRequest, StoreError};
 use crate::types::{Ino, ObjectKey};
 
 /// A question that several may wait for.
@@ -23,13 +26,6 @@ type Question = SharedFuture<BoxFuture<'static, NamespaceResult<Ino>>>;
 pub(super) struct Asking {
     questions: HashMap<(Ino, Arc<str>), Question>,
 }
-
-/// Names of one directory that are asked for one by one, for each page of it, before it is listed.
-const SINGLE_NAMES_MAX: u32 = 3;
-/// Names that one LIST brings.
-const PAGE_NAMES: usize = 1000;
-/// LIST pages that listing in the background may cost: 5,000 names.
-pub(super) const BACKGROUND_PAGES_MAX: usize = 5;
 
 impl Namespace {
     /// What memory knows of a name: its inode, that it does not exist, or nothing (`None`).
@@ -108,43 +104,36 @@ impl Namespace {
     async fn ask_once(&self, parent: Ino, name: &str) -> NamespaceResult<Option<NamespaceResult<Ino>>> {
         // What is answered may be no newer than this.
         let now = self.0.clock.now();
-        let (asked, prefix, known, list_all) = {
+        let (asked, prefix, known, list_all, whole_page) = {
             let mut table = self.0.table.lock();
             Self::check_directory(&table, parent)?;
             let prefix = self.directory_prefix(&table, parent)?;
-            let known = table.child(parent, name).map(|ino| table.rows[&ino].kind);
+            let known = table.child(parent, name);
+            let whole_page = known.is_none_or(|ino| table.is_of_one_page(ino));
+            let known = known.map(|ino| table.rows[&ino].kind);
             let asked = table.ask();
             let directory = table.directories.entry(parent).or_default();
             // Names that have grown old are learned anew by the same pages, if a few of them hold the directory.
-            let pages = match (known, &directory.current) {
-                (None, _) => Some(1),
-                (Some(_), Some(listed)) => {
-                    Some(listed.len().div_ceil(PAGE_NAMES)).filter(|&n| n <= BACKGROUND_PAGES_MAX)
-                }
-                (Some(_), None) => None,
-            };
-            directory.asked = directory.asked.saturating_add(u32::from(pages.is_some()));
-            let single_max = pages.map(|pages| SINGLE_NAMES_MAX * u32::try_from(pages.max(1)).unwrap_or(1));
-            let list_all = single_max.is_some_and(|single_max| directory.asked >= single_max && !directory.is_relisted);
-            directory.is_relisted |= list_all;
-            (asked, prefix, known, list_all)
+            let list_all = directory.asked_for_name(known.is_some());
+            (asked, prefix, known, list_all, whole_page)
         };
         if list_all {
             self.list_in_background(parent);
         }
         let key = keys::file_key(&prefix, name)?;
+        let mut page = None;
         let found = match known {
             // A file that was there is most likely still one: its HEAD alone confirms it.
             Some(NodeKind::File | NodeKind::Symlink) => match self.ask_file(&key).await? {
                 Some(found) => Some(found),
-                None => self.ask_directory(&key).await?,
+                None => self.ask_directory(&key, true, &mut page).await?,
             },
-            Some(NodeKind::Directory) => match self.ask_directory(&key).await? {
+            Some(NodeKind::Directory) => match self.ask_directory(&key, whole_page, &mut page).await? {
                 Some(found) => Some(found),
                 None => self.ask_file(&key).await?,
             },
             None => {
-                let (file, directory) = join(self.ask_file(&key), self.ask_directory(&key)).await;
+                let (file, directory) = join(self.ask_file(&key), self.ask_directory(&key, true, &mut page)).await;
                 // A directory shadows a file of its name.
                 match directory? {
                     Some(found) => Some(found),
@@ -175,6 +164,9 @@ impl Namespace {
         if changed {
             self.tell(parent, name);
         }
+        if let (Ok(ino), Some(page)) = (&outcome, page) {
+            self.begin_with_page(*ino, format!("{key}/"), page, (asked.at, now));
+        }
         Ok(Some(outcome))
     }
 
@@ -186,30 +178,28 @@ impl Namespace {
         }
     }
 
-    async fn ask_directory(&self, key: &str) -> NamespaceResult<Option<Found>> {
+    /// Asks for the first page of a directory, or for one key where that is known to be a small part of it.
+    async fn ask_directory(
+        &self,
+        key: &str,
+        whole_page: bool,
+        first: &mut Option<ListPage>,
+    ) -> NamespaceResult<Option<Found>> {
         let prefix = format!("{key}/");
-        let request = ListRequest { prefix: prefix.clone(), keys_max: Some(1), ..ListRequest::default() };
+        let request = if whole_page {
+            ListRequest { prefix: prefix.clone(), delimited: true, ..ListRequest::default() }
+        } else {
+            ListRequest { prefix: prefix.clone(), keys_max: Some(1), ..ListRequest::default() }
+        };
         match self.0.store.list(request).await {
+            Ok(page) if page.objects.is_empty() && page.common_prefixes.is_empty() => Ok(None),
             Ok(page) => {
-                Ok(page.objects.first().map(|first| Found::Directory { marker: first.key().as_str() == prefix }))
+                let marker = page.objects.first().is_some_and(|first| first.key().as_str() == prefix);
+                *first = whole_page.then_some(page);
+                Ok(Some(Found::Directory { marker }))
             }
             Err(StoreError::NotFound | StoreError::BadKey(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
-    }
-
-    fn list_in_background(&self, directory: Ino) {
-        let namespace = self.clone();
-        tokio::spawn(async move {
-            let outcome = namespace.listing(directory);
-            if let Ok(listing) = outcome
-                && let Err(error) = listing.advance(&namespace, BACKGROUND_PAGES_MAX).await
-            {
-                tracing::debug!(%error, "listing in the background failed; names are asked for one by one");
-                if let Some(directory) = namespace.0.table.lock().directories.get_mut(&directory) {
-                    (directory.asked, directory.is_relisted) = (0, false);
-                }
-            }
-        });
     }
 }

@@ -24,6 +24,7 @@ mod rename;
 mod rename_directory;
 mod rename_journal;
 mod rename_resume;
+mod renew;
 mod roll;
 mod scan;
 mod split;
@@ -32,6 +33,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -134,6 +136,8 @@ struct Shared {
     journal_dir: Option<PathBuf>,
     table: Mutex<Table>,
     asking: Mutex<Asking>,
+    /// First pages that lookups brought, the latest first.
+    begun: Mutex<VecDeque<Arc<listing::Listing>>>,
     /// Told when keys have been moved.
     moved: Notify,
     /// The server was found to list out of order.
@@ -168,6 +172,7 @@ impl Namespace {
             journal_dir,
             table,
             asking: Mutex::default(),
+            begun: Mutex::default(),
             moved: Notify::new(),
             serial_listings: AtomicBool::new(false),
             events: Mutex::new(None),

@@ -2,12 +2,14 @@
 //! without a delimiter, whole subtrees at 1000 keys a request, several requests side by side.
 //!
 //! Scans go in windows of sibling directories. A window is begun at the second sibling, and the next one once the walker has
-//! come halfway, twice as big each time; a walker that stops has cost two requests (docs/decisions/0020). What a window
+//! come halfway, twice as big each time; a walker that stops has cost two requests (docs/decisions/0020). Before one who is slow
+//! a window is scanned anew when half of its time is over, so that he waits for none. What a window
 //! found carries the time and the count of local changes at which it began, and a directory whose keys it has seen all is
 //! complete as of then. A subtree that is much bigger than its siblings ends the scan of their parent; it is listed as
 //! usual.
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,6 +28,8 @@ use crate::types::{Ino, ObjectInfo};
 const FIRST_REQUESTS: usize = 2;
 /// Requests of one window at most, which also bounds what is known and not used: 16,000 keys.
 const REQUESTS_MAX: usize = 16;
+/// Directories that are scanned at least: one alone is listed as cheaply, and an unexpected depth is spared.
+const SIBLINGS_MIN: usize = 2;
 /// Windows that are remembered: the one that is walked, and the one that is fetched.
 const WINDOWS_MAX: usize = 3;
 
@@ -94,6 +98,13 @@ impl Window {
     }
 }
 
+/// Names that are known in a directory.
+fn known_names(table: &Table, ino: Ino) -> usize {
+    table.directories.get(&ino).map_or(1, |directory| {
+        directory.children.len().max(directory.current.as_ref().map_or(0, |listing| listing.len()))
+    })
+}
+
 /// Names of the directories in a directory, in the order of their keys.
 fn directories_in(table: &Table, directory: &Directory) -> Vec<Arc<str>> {
     let is_directory = |ino: &Ino| table.rows.get(ino).is_some_and(|row| row.kind == NodeKind::Directory);
@@ -122,34 +133,58 @@ impl Namespace {
         match found {
             Some((window, at)) => {
                 let is_latest = walk.windows.last().is_some_and(|latest| Arc::ptr_eq(latest, &window));
-                if is_latest && at * 2 >= window.names.len() {
-                    let mean = window.keys_of_each();
-                    let timely = now.saturating_duration_since(window.began) < self.0.limits.metadata_ttl / 2;
-                    let requests = if timely { window.requests * 2 } else { window.requests };
-                    let behind = window.names.last().cloned();
-                    self.begin_window(table, parent, behind, false, requests, mean);
+                let timely = now.saturating_duration_since(window.began) < self.0.limits.metadata_ttl / 2;
+                let mean = window.keys_of_each();
+                if is_latest && !timely {
+                    // A slow walker: what lies before it is scanned anew while it is good, as far as it will come until then.
+                    let requests = (2 * (at + 1) * mean).div_ceil(KEYS_PER_REQUEST_MAX);
+                    let from = Bound::Included(Arc::clone(&name));
+                    self.begin_window(table, parent, from, 1, requests.min(window.requests), mean);
+                } else if is_latest && at * 2 >= window.names.len() {
+                    let behind = window.names.last().cloned().map_or(Bound::Unbounded, Bound::Excluded);
+                    self.begin_window(table, parent, behind, SIBLINGS_MIN, window.requests * 2, mean);
                 }
                 window.is_coming(&name).then_some((window, name))
             }
-            None if is_known => None,
+            None if is_known => {
+                // Listed by itself, as at a lookup of its name; those behind it are scanned all the same.
+                if last.is_some() && self.is_next_unknown(table, parent, &name, now) {
+                    let mean = known_names(table, ino);
+                    self.begin_window(table, parent, Bound::Excluded(name), SIBLINGS_MIN, FIRST_REQUESTS, mean);
+                }
+                None
+            }
             None => {
                 let last = last?;
-                let mean = table.child(parent, &last).and_then(|last| table.directories.get(&last)).map_or(1, |last| {
-                    last.children.len().max(last.current.as_ref().map_or(0, |listing| listing.len()))
-                });
-                let window = self.begin_window(table, parent, Some(Arc::clone(&name)), true, FIRST_REQUESTS, mean)?;
+                let mean = table.child(parent, &last).map_or(1, |last| known_names(table, last));
+                let window = self.begin_window(
+                    table,
+                    parent,
+                    Bound::Included(Arc::clone(&name)),
+                    SIBLINGS_MIN,
+                    FIRST_REQUESTS,
+                    mean,
+                )?;
                 window.is_coming(&name).then_some((window, name))
             }
         }
     }
 
-    /// Begins to scan the directories in `parent` from `from` on, or behind it.
+    /// Whether the directory that follows one in its parent will have to be listed if it is opened.
+    fn is_next_unknown(&self, table: &Table, parent: Ino, name: &str, now: Instant) -> bool {
+        let Some(parent) = table.directories.get(&parent) else { return false };
+        let mut behind = parent.children.range::<str, _>((Bound::Excluded(name), Bound::Unbounded));
+        let next = behind.find_map(|(_, ino)| table.directories.get(ino));
+        next.is_some_and(|next| next.listed.is_none_or(|listed| !self.is_fresh(listed, now)))
+    }
+
+    /// Begins to scan the directories in `parent` from `from` on, or behind it, unless they are fewer than `names_min`.
     fn begin_window(
         &self,
         table: &mut Table,
         parent: Ino,
-        from: Option<Arc<str>>,
-        inclusive: bool,
+        from: Bound<Arc<str>>,
+        names_min: usize,
         requests: usize,
         keys_of_each: usize,
     ) -> Option<Arc<Window>> {
@@ -157,16 +192,12 @@ impl Namespace {
         let directory = table.directories.get(&parent)?;
         directory.listed?;
         let requests = requests.clamp(1, REQUESTS_MAX);
-        let from = from.map(|name| format!("{name}/"));
+        let behind: (Bound<String>, Bound<String>) = (from.map(|name| format!("{name}/")), Bound::Unbounded);
         let all = directories_in(table, directory);
-        let behind = all.into_iter().filter(|name| {
-            let key = format!("{name}/");
-            from.as_ref().is_none_or(|from| key > *from || (inclusive && key == *from))
-        });
+        let ahead = all.into_iter().filter(|name| behind.contains(&format!("{name}/")));
         let most = (requests * KEYS_PER_REQUEST_MAX / keys_of_each.max(1)).max(1);
-        let names: Vec<Arc<str>> = behind.take(most).collect();
-        // One directory alone is listed as cheaply, and an unexpected depth is spared.
-        if names.len() < 2 {
+        let names: Vec<Arc<str>> = ahead.take(most).collect();
+        if names.len() < names_min {
             return None;
         }
         let ranges = requests.min((names.len() * keys_of_each.max(1)).div_ceil(KEYS_PER_REQUEST_MAX)).max(1);

@@ -14,6 +14,7 @@ use super::children::Directory;
 use super::questions::{MovingInodes, Questions};
 use super::scan::Walk;
 use super::{AttributeChanges, NodeKind};
+use crate::store::KEYS_PER_REQUEST_MAX;
 use crate::types::{Ino, ObjectInfo, ObjectVersion};
 
 /// One inode.
@@ -115,6 +116,12 @@ impl Table {
         // The kernel never looks the root up and never forgets it.
         table.row_mut(root).lookups = 1;
         table
+    }
+
+    /// Whether a directory may well have so few names that one page of a listing holds them.
+    pub(super) fn is_of_one_page(&self, ino: Ino) -> bool {
+        let listed = self.directories.get(&ino).and_then(|directory| directory.current.as_ref());
+        listed.is_none_or(|listed| listed.len() <= KEYS_PER_REQUEST_MAX)
     }
 
     /// A number that no inode ever had.

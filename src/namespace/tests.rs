@@ -39,8 +39,11 @@ fn bucket() -> MemoryStore {
 #[tokio::test]
 async fn a_name_that_is_asked_for_while_its_directory_moves_is_asked_for_again() {
     let (bucket, faults, gate) = (bucket(), Faults::seeded(0), Gate::closed());
-    let namespace = namespace(&bucket, &faults, clock());
+    let clock = clock();
+    let namespace = namespace(&bucket, &faults, clock.clone());
     let directory = namespace.lookup(Ino::ROOT, "d").await.expect("it is there").ino;
+    // What that brought of its names has grown old.
+    clock.advance(Duration::from_secs(60));
     faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Head).key("d/b"));
     let asking = tokio::spawn({
         let namespace = namespace.clone();

@@ -22,6 +22,7 @@ pub fn facts() -> Vec<Fact> {
         own!(a_walked_tree_is_scanned_and_needs_no_head),
         own!(names_that_are_not_in_a_listed_directory_cost_nothing),
         own!(an_unknown_name_costs_at_most_a_head_and_a_list),
+        own!(an_unknown_directory_is_listed_by_its_lookup),
         own!(mkdir_is_one_put),
         own!(a_rename_of_a_file_is_a_copy_and_a_delete),
         own!(an_unpublished_file_is_renamed_for_nothing),
@@ -185,6 +186,21 @@ fn an_unknown_name_costs_at_most_a_head_and_a_list(c: &Context) -> Outcome {
     assert_eq!(fs::metadata(p.path("f"))?.len(), 1);
     let counts = p.sim().counts();
     assert!(counts.of("HeadObject") <= 1 && counts.of("ListObjectsV2") <= 1 && counts.total() <= 2, "{counts:?}");
+    Ok(())
+}
+
+fn an_unknown_directory_is_listed_by_its_lookup(c: &Context) -> Outcome {
+    let p = c.mount(REMEMBERING)?;
+    p.foreign_put_unseen("d/e/f", "x")?;
+    let _quiet = quiet();
+    p.sim().reset_counts();
+    assert_eq!(p.names("d")?, ["e"]);
+    assert_eq!(p.sim().counts(), [("HeadObject", 1), ("ListObjectsV2", 1)]);
+    // Also on the way to something below.
+    p.foreign_put_unseen("g/h/i/j", "y")?;
+    p.sim().reset_counts();
+    same_bytes(&p.read("g/h/i/j")?, b"y");
+    assert_eq!(p.sim().counts(), [("HeadObject", 2), ("ListObjectsV2", 2), ("GetObject", 1)]);
     Ok(())
 }
 
