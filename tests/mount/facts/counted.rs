@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use crate::harness::prelude::*;
+use crate::harness::sim::Faults;
 
 const MIB: usize = 1 << 20;
 
@@ -16,6 +17,7 @@ pub fn facts() -> Vec<Fact> {
         own!(opening_a_name_that_grew_old_is_one_get),
         own!(a_stat_of_a_name_that_grew_old_is_one_head),
         own!(an_appender_of_a_name_that_grew_old_asks_once),
+        own!(a_shuffled_loader_of_several_directories_costs_a_get_an_open),
         own!(writing_a_small_file_is_one_put),
         own!(an_empty_file_is_one_put),
         own!(ls_l_of_2500_names_is_three_lists_and_no_head),
@@ -117,6 +119,39 @@ fn an_appender_of_a_name_that_grew_old_asks_once(c: &Context) -> Outcome {
     sys::close(file)?;
     assert_eq!(p.sim().counts(), [("GetObject", 1), ("PutObject", 1)]);
     same_bytes(&p.object("log")?, b"one, two, three");
+    Ok(())
+}
+
+/// Files of six directories in no order, by four threads, as far away as S3 is: each name has grown old when its turn comes,
+/// and its directory was confirmed a moment ago by another file.
+fn a_shuffled_loader_of_several_directories_costs_a_get_an_open(c: &Context) -> Outcome {
+    const FILES: usize = 240;
+    const THREADS: usize = 4;
+    let p = c.mount(&["--metadata-ttl", "1s"])?;
+    let mut names: Vec<String> = (0..FILES).map(|number| format!("set/{}/{number:03}", number % 6)).collect();
+    p.foreign_put_many(&names)?;
+    for directory in 0..6 {
+        assert_eq!(p.names(&format!("set/{directory}"))?.len(), FILES / 6);
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    p.sim().set(&Faults { first_byte_milliseconds: 25, ..Faults::default() });
+    fastrand::Rng::with_seed(11).shuffle(&mut names);
+    let _quiet = quiet();
+    p.sim().reset_counts();
+    let read = |share: &[String]| -> Outcome {
+        share.iter().try_for_each(|name| {
+            same_bytes(&p.read(name)?, p.key(name).as_bytes());
+            Ok(())
+        })
+    };
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = names.chunks(FILES / THREADS).map(|share| scope.spawn(|| read(share))).collect();
+        shares.into_iter().try_for_each(|reader| reader.join().expect("a reader reports what failed"))
+    })?;
+    let counts = p.sim().counts();
+    assert_eq!((counts.of("GetObject"), counts.of("HeadObject")), (FILES as u64, 0), "{counts:?}");
+    // The directories themselves are old at the start; a machine that stands still for a second may make them so again.
+    assert!(counts.of("ListObjectsV2") <= 2 * 7, "{counts:?}");
     Ok(())
 }
 
