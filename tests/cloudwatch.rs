@@ -9,7 +9,7 @@ use cwsim::series::Series;
 use cwsim::{CwSim, Manner};
 use s3mount::clock::Clock;
 use s3mount::config::{CloudWatchConfig, DimensionName};
-use s3mount::export::cloudwatch::{CloudWatchExport, CloudWatchSink, Datum, PutError, Sink, Value};
+use s3mount::export::cloudwatch::{CloudWatchExport, CloudWatchSink, Datum, Distribution, PutError, Sink, Value};
 use s3mount::metrics::{Latency, Metrics};
 
 const DIMENSIONS: [(&str, &str); 2] = [("Bucket", "b"), ("MountName", "/mnt/data")];
@@ -112,6 +112,23 @@ async fn a_thousand_data_are_one_request_and_compressed() {
     );
     let refused = sink.put(vec![datum; 1001]).await;
     assert!(matches!(refused, Err(PutError::Refused(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_refused_and_not_away() {
+    let cloudwatch = CwSim::start().expect("a port");
+    let values: Vec<f64> = (0..150).map(f64::from).collect();
+    let sum = values.iter().sum();
+    let counts = vec![1.0; 150];
+    let wide = Distribution { values, counts, sample_count: 150.0, sum, minimum: 0.0, maximum: 149.0 };
+    let at = Clock::system().wall();
+    let datum =
+        Datum { name: "ReadLatency", operation: None, unit: "Milliseconds", at, value: Value::Distribution(wide) };
+    let sink = sink(&cloudwatch).await;
+    let refused = sink.put(vec![datum.clone(); 900]).await;
+    assert!(matches!(&refused, Err(PutError::Refused(said)) if said.contains("TooLarge")), "{refused:?}");
+    assert!(cloudwatch.received().iter().any(|it| it.status == 413));
+    sink.put(vec![datum; 300]).await.expect("a part of it is taken");
 }
 
 #[tokio::test]

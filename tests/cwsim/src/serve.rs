@@ -75,7 +75,12 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Res
         Some(refused) => Err(refused),
         None => plain.and_then(|plain| perform(&mut state, &head, &operation, &plain)).map_err(|refusal| {
             state.refusals.push(format!("{}: {}", refusal.code, refusal.line));
-            (if refusal.code == "ResourceNotFound" { 404 } else { 400 }, refusal.code, refusal.line)
+            let status = match refusal.code {
+                "ResourceNotFound" => 404,
+                "RequestEntityTooLarge" => 413,
+                _ => 400,
+            };
+            (status, refusal.code, refusal.line)
         }),
     };
     if outcome.is_ok() {

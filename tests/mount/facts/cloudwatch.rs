@@ -44,6 +44,7 @@ pub fn facts() -> Vec<Fact> {
         own!(a_cloudwatch_that_hangs_disturbs_neither_work_nor_unmount),
         own!(an_outage_loses_nothing_and_each_interval_keeps_its_timestamp).seconds(180),
         own!(credentials_that_cloudwatch_refuses_as_expired_are_loaded_anew),
+        own!(the_instance_is_a_dimension_on_request),
         own!(a_region_that_nobody_names_is_an_error_and_no_guess),
         own!(prometheus_is_answered_what_was_counted),
     ];
@@ -258,6 +259,19 @@ fn credentials_that_cloudwatch_refuses_as_expired_are_loaded_anew(c: &Context) -
     assert!(cloudwatch.received().iter().any(|it| it.status == 403), "the first key was refused");
     let log = p.mount.log_from(0);
     assert_eq!(log.matches("CloudWatch does not take metrics now").count(), 1, "said once: {log}");
+    Ok(())
+}
+
+fn the_instance_is_a_dimension_on_request(c: &Context) -> Outcome {
+    let imds = ImdsStub::start(imds::Manner::Answers, Duration::from_secs(21_600), usize::MAX)?;
+    let mut how = imds.mounting();
+    how.options.extend(["--cloudwatch-dimensions", "Bucket,InstanceId"].map(str::to_owned));
+    let (p, cloudwatch) = exporting_as(c, how, Manner::Answers, "5m")?;
+    p.write("f", pattern(1, 1234))?;
+    p.mount.unmount()?;
+    nothing_refused(&cloudwatch);
+    let dimensions = [("Bucket", bucket_of(&p)), ("InstanceId", "i-0stub")];
+    assert_eq!(cloudwatch.series("BytesWritten", &dimensions).sum(), 1234.0, "{:?}", cloudwatch.points().first());
     Ok(())
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use cwsim::{CwSim, Manner};
 use serde_json::Value;
 
+use crate::harness::imds::{self, ImdsStub};
 use crate::harness::mount::{program, text};
 use crate::harness::place::checked;
 use crate::harness::prelude::*;
@@ -113,6 +115,14 @@ fn the_dimensions_of_the_mount_are_those_of_the_install(_: &Context) -> Outcome 
         let ended = said.iter().filter(|line| line.ends_with(&format!(": {count}"))).count();
         assert_eq!(ended, 4, "{said:?}");
     }
+    // On the instance itself nobody needs to name it.
+    let imds = ImdsStub::start(imds::Manner::Answers, Duration::from_secs(21_600), 1)?;
+    let mut here = install(&home, cloudwatch.url(), &["--cloudwatch-dimensions", "InstanceId", "--dry-run"]);
+    here.env_remove("AWS_EC2_METADATA_DISABLED").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &imds.endpoint);
+    let told: Value = serde_json::from_str(&checked(&run(&mut here)?)?)?;
+    let alarm = &told["PutMetricAlarm"][0];
+    assert_eq!(alarm["Dimensions"], serde_json::json!([dimension("InstanceId", "i-0stub")]));
+    assert_eq!(alarm["AlarmName"], "S3Mount i-0stub - p99 read latency");
     // Those of the default are others, and stay beside them.
     lines(&run(&mut install(&home, cloudwatch.url(), &[]))?)?;
     assert_eq!((cloudwatch.alarms().len(), cloudwatch.dashboards().len()), (6, 2));
