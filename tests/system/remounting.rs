@@ -1,5 +1,7 @@
 //! `mount -o remount`, other mount namespaces, and mounts of ordinary users: with the system's own mount(8) and umount(8).
 
+use s3sim::shaping::{Config, FirstByte};
+
 use super::bed::{Bed, has, hold};
 use super::mounting::shown;
 use super::{Fact, Shown};
@@ -13,6 +15,7 @@ pub const FACTS: &[Fact] = &[
     ),
     ("remounting::another_namespace_is_entered", another_namespace_is_entered),
     ("remounting::an_ordinary_user_mounts_and_unmounts", an_ordinary_user_mounts_and_unmounts),
+    ("remounting::umount_by_a_user_waits_until_everything_is_in_s3", umount_by_a_user_waits_until_everything_is_in_s3),
 ];
 
 fn read_only_comes_and_goes() -> Shown {
@@ -146,9 +149,6 @@ leave() { if grep -q " /mnt/mine " /proc/self/mountinfo; then umount -i -l /mnt/
 "#;
 
 fn an_ordinary_user_mounts_and_unmounts() -> Shown {
-    if !has("setpriv") {
-        return Ok(Some("no setpriv (util-linux)".into()));
-    }
     let bed = Bed::new()?;
     let body = r#"
 for word in user users; do
@@ -170,15 +170,37 @@ done
 echo "s3://data /mnt/theirs s3mount noauto,endpoint_url=$ENDPOINT,region=us-east-1 0 0" >/etc/fstab
 fails 32 as_user mount /mnt/theirs
 "#;
-    let mut skipped = None;
-    let shown = shown(&bed, &format!("{USER}{body}"), |said| {
-        if let Some(reason) = said.lines().find_map(|line| line.strip_prefix("skip: ")) {
-            skipped = Some(reason.to_owned());
-            return Ok(());
-        }
+    as_user(&bed, body, |said| {
         hold(said.matches("fuse.s3mount rw,nosuid,nodev,noexec").count() == 2, "mounted as mount(8) says", &said)?;
         hold(said.matches("user_id=64242").count() == 2, "as the user", &said)?;
         hold(said.contains("no write access to mountpoint"), "why another's directory is refused", &said)
+    })
+}
+
+fn umount_by_a_user_waits_until_everything_is_in_s3() -> Shown {
+    let bed = Bed::new()?;
+    // As for root: see `mounting`.
+    let first_byte_ms = FirstByte { put: 3000.0, ..FirstByte::default() };
+    bed.sim.set(Config { first_byte_ms, ..Config::default() });
+    let body = r#"
+echo "s3://data /mnt/mine s3mount noauto,user,endpoint_url=$ENDPOINT,region=us-east-1 0 0" >/etc/fstab
+as_user mount /mnt/mine
+as_user "$TEST" --write-by-map /mnt/mine/mapped
+as_user umount /mnt/mine
+cat "$T/bucket/data/mapped"
+"#;
+    as_user(&bed, body, |said| hold(said.ends_with("by the map"), "the object has what was written last", &said))
+}
+
+/// Runs a script for which there is a user, and gives what it printed to `check`.
+fn as_user(bed: &Bed, body: &str, check: impl FnOnce(&str) -> Result<(), String>) -> Shown {
+    if !has("setpriv") {
+        return Ok(Some("no setpriv (util-linux)".into()));
+    }
+    let mut skipped = None;
+    let shown = shown(bed, &format!("{USER}{body}"), |said| {
+        skipped = said.lines().find_map(|line| line.strip_prefix("skip: ")).map(str::to_owned);
+        if skipped.is_some() { Ok(()) } else { check(said) }
     })?;
     Ok(shown.or(skipped))
 }
