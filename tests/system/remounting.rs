@@ -145,7 +145,10 @@ mkdir -p /mnt/mine /mnt/home /mnt/theirs
 echo 'someone:x:64242:64242::/mnt/home:/bin/sh' >>/etc/passwd # mount(8) drops HOME, and the helper finds it there
 chown 64242:64242 /mnt/mine /mnt/home
 as_user() { setpriv --reuid 64242 --regid 64242 --clear-groups env -u XDG_RUNTIME_DIR HOME=/mnt/home "$@"; }
-leave() { if grep -q " /mnt/mine " /proc/self/mountinfo; then umount -i -l /mnt/mine; fi; }
+leave() {
+    if grep -q " /mnt/mine " /proc/self/mountinfo; then umount -i -l /mnt/mine; fi
+    rm -rf /tmp/s3mount-64242 # where the socket of such a user is
+}
 "#;
 
 fn an_ordinary_user_mounts_and_unmounts() -> Shown {
