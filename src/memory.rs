@@ -1,8 +1,11 @@
-//! Memory that carries file contents: recycled pages and the byte budgets that bound them.
+//! Memory that carries file contents: recycled pages and the byte budgets that bound them; local disk where it is not enough
+//! (`spill`).
 //!
 //! A page that is dropped goes back to its pool, because fresh pages cost page faults (measured: 0.15-0.2 CPU
 //! seconds a GiB against 0.05-0.1 recycled). A page holds [`PAGE_BYTES`]; blocks of the reader and staging of the
 //! writer are pages, so a published page becomes a cached block without a copy.
+
+mod spill;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -10,6 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use self::spill::{Spill, SpilledBytes, SpilledPage};
 
 /// Bytes of one page, which is also one cached block: 1 MiB, the largest FUSE request, so that an aligned read
 /// meets one block.

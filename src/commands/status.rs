@@ -133,11 +133,12 @@ fn show(it: &Status) {
         );
     }
     say!(
-        "  memory         {} of {} cached, {} in flight, {} staged",
+        "  memory         {} of {} cached, {} in flight, {} staged, {} spilled to disk",
         count(it.cache.memory_bytes),
         count(it.cache.memory_bytes_max),
         count(it.memory.in_flight_bytes),
-        count(it.memory.staged_bytes)
+        count(it.memory.staged_bytes),
+        count(it.memory.spilled_bytes)
     );
     let listed = |table: &std::collections::BTreeMap<String, u64>| {
         table.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")

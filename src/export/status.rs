@@ -149,6 +149,8 @@ pub struct MemoryInUse {
     pub staged_bytes: u64,
     /// The most that this may be.
     pub staged_bytes_max: u64,
+    /// Written bytes on local disk, which memory has no room for.
+    pub spilled_bytes: u64,
 }
 
 /// What requests and retrieval cost, in US dollars.

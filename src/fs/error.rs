@@ -105,7 +105,11 @@ impl From<WriteError> for FsError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Conflict | WriteError::Stale => Self::Stale,
-            WriteError::NoSpace => Self::NoSpace("staging is full".into()),
+            WriteError::NoSpace => Self::NoSpace("memory and local disk for unpublished bytes are full".into()),
+            WriteError::Spill(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                Self::NoSpace("local disk for unpublished bytes is full".into())
+            }
+            WriteError::Spill(error) => Self::Io(format!("local disk for unpublished bytes: {error}")),
             WriteError::TooLarge => Self::TooLarge,
             WriteError::Store(error) => error.into(),
             WriteError::Journal(error) => Self::Io(format!("journal: {error}")),

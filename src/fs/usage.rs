@@ -3,7 +3,7 @@
 use super::FileSystem;
 use crate::write::{Progress, Writer};
 
-/// Memory in use, in bytes.
+/// Memory in use, in bytes, and what is on disk for the lack of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
     /// Cached blocks.
@@ -12,6 +12,8 @@ pub struct MemoryUse {
     pub in_flight_bytes: u64,
     /// Written and not published.
     pub staged_bytes: u64,
+    /// The same on local disk.
+    pub spilled_bytes: u64,
 }
 
 impl FileSystem {
@@ -21,6 +23,7 @@ impl FileSystem {
             cached_bytes: self.read.cached_bytes(),
             in_flight_bytes: self.read.in_flight_bytes(),
             staged_bytes: self.write.staged_bytes(),
+            spilled_bytes: self.write.spilled_bytes(),
         }
     }
 

@@ -12,13 +12,14 @@ use super::shutdown::{self, Mount};
 use super::state::{Claimed, StateDir};
 use super::utab::Record;
 use super::{Failure, budget, disk_cache, exports, log, place, systemd, telling};
+use crate::cache::DiskCache;
 use crate::clock::Clock;
 use crate::config::{MountConfig, S3Config};
 use crate::export::status;
 use crate::fs::{FileSystem, FileSystemOptions};
 use crate::fuse::mount::{self, MountRequest};
 use crate::fuse::session::{self, SessionOptions};
-use crate::memory::PagePool;
+use crate::memory::{PagePool, Spill};
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
 use crate::read::ReadEngine;
@@ -94,13 +95,19 @@ async fn compose(
         Some(renames),
     );
     let disk = disk_cache::open(config, metrics, &clock).await?;
+    // The disk that is meant for caches is the faster one.
+    let spill = Spill::in_dir(disk.as_ref().map_or(state, DiskCache::dir))
+        .inspect_err(|error| tracing::warn!(%error, "no local disk for unpublished bytes that memory has no room for"));
     let (readable, shared) = (Arc::clone(&store), Arc::clone(&pages));
     let read = match disk {
         None => ReadEngine::new(readable, shared, config.read, Arc::clone(metrics)),
         Some(disk) => ReadEngine::with_disk(readable, shared, config.read, Arc::clone(metrics), disk)
             .map_err(|error| broken("no thread can be made", &error))?,
     };
-    let write = WriteEngine::new(store, pages, config.write, Arc::clone(metrics), clock.clone(), journal);
+    let mut write = WriteEngine::new(store, pages, config.write, Arc::clone(metrics), clock.clone(), journal);
+    if let Ok(spill) = spill {
+        write = write.spilling_to(spill);
+    }
     if !config.read_only {
         for left in std::iter::once(own).chain(&abandoned) {
             finish(left.path(), &namespace, &write).await;

@@ -57,6 +57,7 @@ pub(super) fn source(
                 in_flight_bytes_max,
                 staged_bytes: memory.staged_bytes,
                 staged_bytes_max,
+                spilled_bytes: memory.spilled_bytes,
             },
             cost,
         }

@@ -33,12 +33,12 @@ use tokio::sync::Semaphore;
 pub use self::journal::{Intent, Journal, Kept, KeptBase, KeptId, KeptPart};
 use self::parts::Layout;
 pub use self::progress::Progress;
-use self::staging::Staging;
+use self::staging::{Room, Staging};
 use self::state::State;
 pub use self::writer::Writer;
 use crate::clock::Clock;
 use crate::config::WriteLimits;
-use crate::memory::{Budget, PagePool};
+use crate::memory::{Budget, PagePool, Spill};
 use crate::metrics::Metrics;
 use crate::store::{ObjectAttributes, ObjectStore, StoreError};
 use crate::types::{ByteRange, ObjectInfo, ObjectKey};
@@ -99,7 +99,7 @@ pub enum WriteError {
     /// The base object is gone while its bytes were needed. What was written is kept.
     #[error("the object under the changes is gone")]
     Stale,
-    /// No memory for more unpublished bytes.
+    /// Neither memory nor local disk for more unpublished bytes.
     #[error("no room for unpublished bytes")]
     NoSpace,
     /// Over 10,000 parts.
@@ -108,6 +108,9 @@ pub enum WriteError {
     /// S3 said no. The bytes are kept.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Local disk, which has the unpublished bytes that memory has no room for, fails.
+    #[error("local disk: {0}")]
+    Spill(io::Error),
     /// The journal could not be written; the bytes are in memory only.
     #[error("journal: {0}")]
     Journal(#[from] io::Error),
@@ -124,9 +127,8 @@ fn fetched_bytes(limits: &WriteLimits) -> u64 {
 /// What all writers of a mount share.
 struct Shared {
     store: Arc<dyn ObjectStore>,
-    pages: Arc<PagePool>,
     limits: WriteLimits,
-    budget: Budget,
+    room: Room,
     uploads: Arc<Semaphore>,
     /// Bytes of base objects that are fetched to fill parts up.
     fetched: Budget,
@@ -156,11 +158,11 @@ impl WriteEngine {
         clock: Clock,
         journal: Journal,
     ) -> Self {
+        let budget = Budget::new(limits.staging_bytes - fetched_bytes(&limits));
         Self(Arc::new(Shared {
             store,
-            pages,
             limits,
-            budget: Budget::new(limits.staging_bytes - fetched_bytes(&limits)),
+            room: Room { pool: pages, budget, spill: None },
             uploads: Arc::new(Semaphore::new(limits.uploads_max.max(1))),
             fetched: Budget::new(fetched_bytes(&limits)),
             metrics,
@@ -170,16 +172,32 @@ impl WriteEngine {
         }))
     }
 
+    /// The same, with local disk for unpublished bytes that neither fit the limits nor can be uploaded. For an engine that has made
+    /// no writer yet.
+    #[must_use]
+    pub fn spilling_to(self, spill: Spill) -> Self {
+        let mut shared = self.0;
+        if let Some(shared) = Arc::get_mut(&mut shared) {
+            shared.room.spill = Some(spill);
+        }
+        Self(shared)
+    }
+
     /// A writer; nothing is asked of S3.
     pub fn writer(&self, target: WriteTarget) -> Writer {
-        let staging = Staging::new(Arc::clone(&self.0.pages), self.0.budget.clone());
+        let staging = Staging::new(self.0.room.clone());
         let state = State::new(target, Layout::new(self.0.limits.part_bytes), staging);
         Writer::new(Arc::clone(&self.0), state)
     }
 
     /// Bytes of memory that unpublished bytes take.
     pub fn staged_bytes(&self) -> u64 {
-        self.0.budget.used_bytes()
+        self.0.room.budget.used_bytes()
+    }
+
+    /// Bytes of local disk that unpublished bytes take.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.0.room.spill.as_ref().map_or(0, Spill::used_bytes)
     }
 
     /// Aborts the multipart uploads that a process before this one began and did not end, as its `journal` says: no process

@@ -124,7 +124,7 @@ impl State {
     }
 
     /// Copies written bytes into staging.
-    pub(super) fn write(&mut self, offset: u64, data: &[u8], overdraw: bool) -> Result<Result<(), WriteError>, Full> {
+    pub(super) fn write(&mut self, offset: u64, data: &[u8], over: bool) -> Result<Result<(), WriteError>, Full> {
         let range = ByteRange::of_len(offset, data.len() as u64);
         if range.end > self.layout.size_bytes_max() {
             return Ok(Err(WriteError::TooLarge));
@@ -132,12 +132,21 @@ impl State {
         if data.is_empty() {
             return Ok(Ok(()));
         }
-        self.staging.reserve(range, overdraw)?;
+        self.staging.reserve(range, over)?;
         let at = self.change_content();
-        self.staging.write(offset, data, at);
-        self.size = self.size.max(range.end);
+        let outcome = self.staging.write(offset, data, at);
         self.touch(range, at);
-        Ok(Ok(()))
+        Ok(match outcome {
+            Ok(()) => {
+                self.size = self.size.max(range.end);
+                Ok(())
+            }
+            // The disk broke it off: nothing of it lies beyond the end of the file.
+            Err(error) => {
+                self.staging.truncate(self.size);
+                Err(WriteError::Spill(error))
+            }
+        })
     }
 
     /// The parts of a range are no longer what was uploaded of them.

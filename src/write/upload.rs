@@ -39,7 +39,7 @@ impl Inner {
             let mut state = self.state.lock();
             state.part_ended(number, outcome.ok());
             // Others need room as well: what the server has leaves memory once half of the budget is in use.
-            let budget = &self.shared.budget;
+            let budget = &self.shared.room.budget;
             if budget.used_bytes() > budget.limit_bytes() / 2 {
                 state.drop_uploaded();
             }

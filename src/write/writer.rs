@@ -100,7 +100,7 @@ impl Writer {
     /// Takes bytes, waiting for uploads to make room where staging is full.
     ///
     /// # Errors
-    /// `TooLarge`; `NoSpace` for an unlinked file, which cannot be uploaded to make room.
+    /// `TooLarge`; `NoSpace` if local disk has no room either; `Spill` if it fails.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), WriteError> {
         let range = ByteRange::of_len(offset, data.len() as u64);
         loop {
@@ -233,16 +233,15 @@ enum Taking {
 }
 
 impl Inner {
-    /// Takes bytes, or makes room for them: what the server has goes first; what is on its way there is waited for. A file
-    /// of which neither is true has less than a part in memory: it may go over the budget by that much, for nobody else
-    /// can be made to wait for it.
+    /// Takes bytes, or makes room for them: what the server has goes first; what is on its way there is waited for. A file of
+    /// which neither is true is unlinked, or is written here and there: its bytes go to local disk, for nobody else can be made
+    /// to wait for it.
     fn take_or_make_room(&self, offset: u64, data: &[u8], range: ByteRange) -> Taking {
         let mut state = self.state.lock();
         let outcome = match state.write(offset, data, false) {
             Ok(outcome) => outcome,
-            Err(Full) if state.orphan => Err(WriteError::NoSpace),
-            Err(Full) if state.drop_uploaded() > 0 => return Taking::Again,
-            Err(Full) if state.is_uploading() => return Taking::Wait,
+            Err(Full) if !state.orphan && state.drop_uploaded() > 0 => return Taking::Again,
+            Err(Full) if !state.orphan && state.is_uploading() => return Taking::Wait,
             Err(Full) => state.write(offset, data, true).unwrap_or(Err(WriteError::NoSpace)),
         };
         let job = self.next_job(&mut state, range);

@@ -8,6 +8,7 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "a test crate has no readers but its own")]
 
+mod engines;
 mod model;
 mod world;
 
@@ -87,13 +88,21 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn run(histories: u32, faulty: bool) {
+/// Under what a history runs.
+#[derive(Clone, Copy, Debug)]
+enum Under {
+    Calm,
+    Faults,
+    LittleMemory,
+}
+
+fn run(histories: u32, under: Under) {
     let asked = std::env::var("S3MOUNT_TEST_HISTORIES").ok().map(|text| text.parse().expect("a number of histories"));
     let histories = asked.unwrap_or(histories);
     let mut runner = TestRunner::new(Config { cases: histories, failure_persistence: None, ..Config::default() });
     let strategy = (prop::collection::vec(step(), 1..60), any::<u64>());
     let outcome =
-        runner.run(&strategy, |(steps, seed)| history(&steps, faulty.then_some(seed)).map_err(TestCaseError::fail));
+        runner.run(&strategy, |(steps, seed)| history_under(under, &steps, seed).map_err(TestCaseError::fail));
     if let Err(error) = outcome {
         panic!("{error}");
     }
@@ -101,13 +110,18 @@ fn run(histories: u32, faulty: bool) {
 
 /// One history on a fresh world; with a seed, the store fails now and then.
 fn history(steps: &[Step], faults: Option<u64>) -> Result<(), String> {
+    history_under(faults.map_or(Under::Calm, |_| Under::Faults), steps, faults.unwrap_or(0))
+}
+
+fn history_under(under: Under, steps: &[Step], seed: u64) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .expect("a runtime of one thread needs nothing that could be missing");
     runtime.block_on(async {
-        let mut world = World::new(faults);
+        let faults = matches!(under, Under::Faults).then_some(seed);
+        let mut world = World::new(faults, matches!(under, Under::LittleMemory));
         for (number, step) in steps.iter().enumerate() {
             world.step(step).await.map_err(|why| format!("step {number}, {step:?}: {why}"))?;
         }
@@ -200,10 +214,15 @@ fn a_listing_asked_for_before_an_unlinked_file_was_deleted_does_not_bring_it_bac
 
 #[test]
 fn a_thousand_histories_equal_the_model() {
-    run(1000, false);
+    run(1000, Under::Calm);
 }
 
 #[test]
 fn two_thousand_histories_with_faults_equal_the_model() {
-    run(2000, true);
+    run(2000, Under::Faults);
+}
+
+#[test]
+fn histories_whose_unpublished_bytes_are_on_disk_equal_the_model() {
+    run(500, Under::LittleMemory);
 }

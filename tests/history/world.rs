@@ -7,31 +7,19 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use s3mount::clock::Clock;
-use s3mount::config::{AttributeDefaults, NamespaceLimits, ReadLimits, WriteLimits};
-use s3mount::fs::{FileSystem, FileSystemOptions, FsError, FsResult, NewFile, SetAttributes};
-use s3mount::memory::{PAGE_BYTES, PagePool};
-use s3mount::metrics::Metrics;
-use s3mount::namespace::Namespace;
-use s3mount::read::ReadEngine;
-use s3mount::store::faulty::{Fault, Faults, FaultyStore, Rule};
+use s3mount::fs::{FileSystem, FsError, FsResult, NewFile, SetAttributes};
 use s3mount::store::memory::MemoryStore;
-use s3mount::store::retry::{RetryPolicy, RetryStore};
-use s3mount::store::{
-    GetRange, GetRequest, ListRequest, ObjectAttributes, ObjectStore, PutRequest, StoreError, WriteCondition,
-};
+use s3mount::store::{GetRange, GetRequest, ListRequest, ObjectAttributes, ObjectStore, PutRequest, WriteCondition};
 use s3mount::types::{ByteRange, FileHandle, Ino};
-use s3mount::write::{Journal, WriteEngine};
 
 use crate::Step;
+use crate::engines::{METADATA_TTL, PART_BYTES, build, stack};
 use crate::model::{Inode, Model};
 
 /// Directories of the universe; the first is the root.
 pub const DIRECTORIES: &[&str] = &["", "d", "d-x", "d/e"];
 /// Files of the universe.
 pub const PATHS: &[&str] = &["a", "b", "d/a", "d/b", "d-x/a", "d/e/a", "d/e/한글 🦀"];
-
-/// Names and attributes may be this old; the clock is moved past it before what another client did must be seen.
-const METADATA_TTL: Duration = Duration::from_secs(1);
 
 type Step_ = Result<(), String>;
 
@@ -44,54 +32,8 @@ pub struct World {
     model: Model,
     handles: BTreeMap<usize, FileHandle>,
     faulty: bool,
+    little_memory: bool,
 }
-
-fn build(store: &Arc<dyn ObjectStore>, clock: &Clock) -> Arc<FileSystem> {
-    let metrics = Arc::new(Metrics::default());
-    let pages = PagePool::new(16 * PAGE_BYTES);
-    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
-    let limits = NamespaceLimits { metadata_ttl: METADATA_TTL, ..NamespaceLimits::default() };
-    let namespace = Namespace::new(Arc::clone(store), "", defaults, limits, clock.clone(), None);
-    let read_limits = ReadLimits { cache_bytes: 4 << 20, in_flight_bytes: 8 << 20, ..ReadLimits::default() };
-    let read = ReadEngine::new(Arc::clone(store), Arc::clone(&pages), read_limits, Arc::clone(&metrics));
-    // Parts are as small as the store lets them be, so that histories of small files meet multipart uploads. They are smaller
-    // than pages, which no configuration allows: only whole pages can leave memory, so that there is room for all of them.
-    let write_limits = WriteLimits {
-        staging_bytes: 64 << 20,
-        part_bytes: PART_BYTES,
-        single_put_bytes_max: PART_BYTES,
-        uploads_max: 4,
-    };
-    let write = WriteEngine::new(
-        Arc::clone(store),
-        pages,
-        write_limits,
-        Arc::clone(&metrics),
-        clock.clone(),
-        Journal::disabled(),
-    );
-    let options = FileSystemOptions::new(defaults, METADATA_TTL);
-    FileSystem::new(namespace, read, write, options, metrics, clock.clone()).0
-}
-
-/// The bucket as the engines see it: with a seed it fails now and then, before or after the effect, and the retry layer
-/// hides that.
-fn stack(bucket: &Arc<MemoryStore>, faults: Option<u64>) -> Arc<dyn ObjectStore> {
-    let bucket = Arc::clone(bucket) as Arc<dyn ObjectStore>;
-    let Some(seed) = faults else { return bucket };
-    let faults = Faults::seeded(seed);
-    let broken = || StoreError::Transient("the connection broke".into());
-    faults.add(Rule::new(Fault::Before(broken())).rate(0.05));
-    faults.add(Rule::new(Fault::After(broken())).rate(0.05));
-    faults.add(
-        Rule::new(Fault::Before(StoreError::Throttled { detail: "slow down".into(), retry_after: None })).rate(0.03),
-    );
-    faults.add(Rule::new(Fault::BrokenBody { after_bytes: 700, error: broken() }).rate(0.05));
-    Arc::new(RetryStore::new(Arc::new(FaultyStore::new(bucket, faults)), RetryPolicy::default(), Arc::default()))
-}
-
-/// Part size of the histories in bytes.
-pub const PART_BYTES: u64 = 64 << 10;
 
 fn content(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|index| seed.wrapping_add((index % 251) as u8)).collect()
@@ -124,13 +66,22 @@ fn refused<T>(what: &str, outcome: &FsResult<T>, wanted: fn(&FsError) -> bool) -
 }
 
 impl World {
-    /// Two empty sides; with a seed, the store fails now and then.
-    pub fn new(faults: Option<u64>) -> Self {
+    /// Two empty sides; with a seed, the store fails now and then. With little memory most unpublished bytes are on disk.
+    pub fn new(faults: Option<u64>, little_memory: bool) -> Self {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
         let bucket = Arc::new(MemoryStore::with_part_bytes_min(PART_BYTES));
         let store = stack(&bucket, faults);
-        let fs = build(&store, &clock);
-        Self { bucket, store, fs, clock, model: Model::new(), handles: BTreeMap::new(), faulty: faults.is_some() }
+        let fs = build(&store, &clock, little_memory);
+        Self {
+            bucket,
+            store,
+            fs,
+            clock,
+            little_memory,
+            model: Model::new(),
+            handles: BTreeMap::new(),
+            faulty: faults.is_some(),
+        }
     }
 
     /// The inode of a directory. Its references are kept, as the kernel keeps those of whatever it is about to use.
@@ -459,7 +410,7 @@ impl World {
         }
         let drained = self.fs.drain().await;
         same("kept at the end", &drained.kept, &0)?;
-        self.fs = build(&self.store, &self.clock);
+        self.fs = build(&self.store, &self.clock, self.little_memory);
         Ok(())
     }
 

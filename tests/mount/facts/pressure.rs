@@ -1,7 +1,7 @@
 //! What reading costs under load: memory stays within what was allowed, and S3 is asked for little more than is read.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Barrier;
 
 use crate::harness::prelude::*;
@@ -11,6 +11,8 @@ use crate::harness::sim::Faults;
 pub fn facts() -> Vec<Fact> {
     let facts = vec![
         own!(five_hundred_files_read_at_once_stay_within_the_memory_limit).seconds(300),
+        own!(writes_here_and_there_go_to_local_disk_beyond_the_memory_limit),
+        own!(an_unlinked_open_file_may_be_larger_than_the_memory_limit),
         own!(random_reads_of_128_kib_fetch_at_most_twice_their_bytes),
         own!(random_reads_of_1_mib_fetch_at_most_twice_their_bytes),
         own!(random_reads_of_many_threads_fetch_at_most_twice_their_bytes),
@@ -71,6 +73,68 @@ fn five_hundred_files_read_at_once_stay_within_the_memory_limit(c: &Context) -> 
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
     let peak: u64 = peak.expect("the kernel tells VmHWM in KiB");
     assert!(peak < RSS_KIB_MAX, "the daemon had {} MiB", peak >> 10);
+    Ok(())
+}
+
+/// A mount with 8 MiB for unpublished bytes.
+const LITTLE_MEMORY: &[&str] = &["--memory-limit", "64MiB"];
+
+/// What the daemon's files without a name take on disk, in bytes. No program is asked: one that is started here closes what it inherits,
+/// which publishes.
+fn spilled_bytes(p: &Place) -> Outcome<u64> {
+    let pid = p.mount.pid().expect("it is mounted");
+    let mut bytes = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let path = entry?.path();
+        if fs::read_link(&path).is_ok_and(|link| link.to_string_lossy().ends_with(" (deleted)")) {
+            bytes += fs::metadata(&path).map_or(0, |file| file.blocks() * 512);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Writes 4 KiB into each of 40 pages of different parts, and answers the whole content.
+fn write_here_and_there(file: &File) -> Outcome<Vec<u8>> {
+    let mut content = Vec::new();
+    for nth in 0..40 {
+        let (at, bytes) = (nth * 3 * MIB + 5000, pattern(nth as u64, 4 * KIB));
+        file.write_all_at(&bytes, at as u64)?;
+        content.resize(at, 0);
+        content.extend(bytes);
+    }
+    Ok(content)
+}
+
+fn writes_here_and_there_go_to_local_disk_beyond_the_memory_limit(c: &Context) -> Outcome {
+    let p = c.mount(LITTLE_MEMORY)?;
+    let _quiet = quiet();
+    let file = File::options().read(true).write(true).create_new(true).open(p.path("f"))?;
+    let mut content = write_here_and_there(&file)?;
+    assert!(spilled_bytes(&p)? > 20 * MIB as u64, "{} bytes", spilled_bytes(&p)?);
+    same_bytes(&p.read("f")?, &content);
+    // Also what is on disk already is written again.
+    file.write_all_at(b"again", 5002)?;
+    content[5002..5007].copy_from_slice(b"again");
+    file.sync_all()?;
+    same_bytes(&p.object("f")?, &content);
+    assert!(spilled_bytes(&p)? < MIB as u64, "what is published is not on local disk");
+    same_bytes(&p.read("f")?, &content);
+    Ok(())
+}
+
+fn an_unlinked_open_file_may_be_larger_than_the_memory_limit(c: &Context) -> Outcome {
+    let p = c.mount(LITTLE_MEMORY)?;
+    let file = File::options().read(true).write(true).create_new(true).open(p.path("temporary"))?;
+    fs::remove_file(p.path("temporary"))?;
+    let content = pattern(3, 100 * MIB);
+    for (nth, bytes) in content.chunks(MIB).enumerate() {
+        file.write_all_at(bytes, (nth * MIB) as u64)?;
+    }
+    let mut found = vec![0; content.len()];
+    file.read_exact_at(&mut found, 0)?;
+    same_bytes(&found, &content);
+    drop(file);
+    assert_eq!(p.keys()?, Vec::<String>::new());
     Ok(())
 }
 
