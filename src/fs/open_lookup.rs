@@ -1,4 +1,5 @@
-//! Lookups that open(2) makes of names that have grown old: the open's own GET answers them, so that both cost one request.
+//! Lookups that open(2) makes of names that are not known, or have grown old: the open's own GET answers them, so that both
+//! cost one request.
 //!
 //! The kernel looks a name up and opens what was found as two requests of one call. Owns the readers that such lookups got,
 //! until the open of the same thread comes for them. Invariant: the kernel keeps no name for which a reader waits here (the
@@ -81,17 +82,21 @@ impl FileSystem {
     pub async fn lookup_to_open(&self, parent: Ino, name: &OsStr, thread: u32, flags: i32) -> FsResult<LookedUp> {
         let spelled = Self::name(name).map_err(|_| FsError::NotFound)?;
         let access = Access::of(flags);
-        let asked = self.namespace.lookup_by(parent, spelled, async |ino, key, known| {
-            let brought = if access.writable { None } else { self.neighbour(ino, known).await };
-            let reader = match brought {
-                Some(reader) => reader,
-                None => self.read.open_old(key, known).await?,
+        let asked = self.namespace.lookup_by(parent, spelled, async |key, known| {
+            let brought = match known {
+                Some((ino, known)) if !access.writable => self.neighbour(ino, known).await,
+                _ => None,
+            };
+            let reader = match (brought, known) {
+                (Some(reader), _) => reader,
+                (None, Some((_, known))) => self.read.open_old(key, known).await?,
+                (None, None) => self.read.open(key, None).await?,
             };
             Ok((reader.info().clone(), reader))
         });
         if let Some((node, reader)) = asked.await? {
-            let is_current = node.info.as_ref().is_some_and(|info| info.version == reader.info().version);
-            if node.kind == NodeKind::File && is_current {
+            let is_of = |reader: &Reader| node.info.as_ref().is_some_and(|it| it.version == reader.info().version);
+            if let Some(reader) = reader.filter(is_of).filter(|_| node.kind == NodeKind::File) {
                 self.lookups.put(Waiting { ino: node.ino, thread, since: self.clock.now(), reader });
                 return Ok(LookedUp { node: self.as_opened(node), name_for: Duration::ZERO });
             }

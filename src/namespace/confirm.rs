@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use futures_util::future::join;
+
 use super::questions::Asked;
 use super::table::{Found, Table};
 use super::{Namespace, NamespaceResult, Node, NodeKind, keys};
@@ -52,51 +54,66 @@ impl Namespace {
         }
     }
 
-    /// Looks up a name that is known as a file, by a question about its object whose answer is of use to the caller, too. `None`
-    /// if that did not settle what the name leads to. A found inode has one reference more.
+    /// Looks a name up that is known as a file, or of which nothing is known, by a question about its object whose answer is of use to the
+    /// caller, too: `ask` is told the key, and the inode and object if there are any. `None` if that did not settle what the
+    /// name leads to. A found inode has one reference more.
     pub async fn lookup_by<Answer>(
         &self,
         parent: Ino,
         name: &str,
-        ask: impl AsyncFnOnce(Ino, &ObjectKey, &ObjectInfo) -> StoreResult<(ObjectInfo, Answer)>,
-    ) -> NamespaceResult<Option<(Node, Answer)>> {
+        ask: impl AsyncFnOnce(&ObjectKey, Option<(Ino, &ObjectInfo)>) -> StoreResult<(ObjectInfo, Answer)>,
+    ) -> NamespaceResult<Option<(Node, Option<Answer>)>> {
         self.until_moved(parent).await;
         let at = self.0.clock.now();
-        let (asked, ino, key, known) = {
+        let (asked, key, known, list_all) = {
             let mut table = self.0.table.lock();
             Self::check_directory(&table, parent)?;
-            let Some(ino) = table.child(parent, name) else { return Ok(None) };
-            let row = &table.rows[&ino];
-            let published = row.kind == NodeKind::File && !row.unpublished && row.written.is_none();
-            let Some(known) = row.object.clone().filter(|_| published) else { return Ok(None) };
             let key = keys::file_key(&self.directory_prefix(&table, parent)?, name)?;
-            (table.ask(), ino, ObjectKey::from(key), known)
+            let known = match table.child(parent, name) {
+                None => None,
+                Some(ino) => {
+                    let row = &table.rows[&ino];
+                    let published = row.kind == NodeKind::File && !row.unpublished && row.written.is_none();
+                    let Some(known) = row.object.clone().filter(|_| published) else { return Ok(None) };
+                    Some((ino, known))
+                }
+            };
+            let list_all =
+                known.is_none() && table.directories.get_mut(&parent).is_some_and(|it| it.asked_for_name(false));
+            (table.ask(), ObjectKey::from(key), known, list_all)
         };
-        let (info, answer) = match ask(ino, &key, &known).await {
-            Ok(found) => found,
-            // What the name leads to instead, and what else can be said of it, is found out as ever.
-            Err(
-                StoreError::NotFound | StoreError::BadKey(_) | StoreError::AccessDenied { .. } | StoreError::Archived,
-            ) => {
-                return Ok(None);
+        if list_all {
+            self.list_in_background(parent);
+        }
+        let mut page = None;
+        let asking = ask(&key, known.as_ref().map(|(ino, known)| (*ino, known)));
+        let (file, directory) = match known {
+            Some(_) => (asking.await, None),
+            None => {
+                let (file, directory) = join(asking, self.ask_directory(key.as_str(), true, &mut page)).await;
+                (file, directory?)
             }
-            Err(error) => return Err(error.into()),
         };
-        let made = self.0.clock.wall();
-        let mut table = self.0.table.lock();
-        if table.is_disordered(parent, asked.at) {
-            return Ok(None);
-        }
-        let Some((ino, replaced)) = table.learn(parent, name, &Found::File(info), asked.at, at, made) else {
-            return Ok(None);
+        let (found, answer) = match (directory, file) {
+            // A directory shadows a file of its name.
+            (Some(directory), _) => (Some((directory, page)), None),
+            (None, Ok((info, answer))) => (Some((Found::File(info), None)), Some(answer)),
+            (None, Err(StoreError::NotFound | StoreError::BadKey(_))) if known.is_none() => (None, None),
+            // What the name leads to instead, and what else can be said of it, is found out as ever.
+            (
+                None,
+                Err(
+                    StoreError::NotFound
+                    | StoreError::BadKey(_)
+                    | StoreError::AccessDenied { .. }
+                    | StoreError::Archived,
+                ),
+            ) => return Ok(None),
+            (None, Err(error)) => return Err(error.into()),
         };
-        table.confirm_way(parent, asked.at, at);
-        table.row_mut(ino).lookups += 1;
-        let node = self.node_of(&table, ino);
-        drop(table);
-        if replaced {
-            self.tell(parent, name);
+        match self.settle((parent, name), key.as_str(), found, (asked.at, at)) {
+            Some(outcome) => Ok(Some((self.take(outcome?)?, answer))),
+            None => Ok(None),
         }
-        Ok(Some((node, answer)))
     }
 }

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared as SharedFuture, join};
@@ -48,7 +49,7 @@ impl Namespace {
         (listed || absent).then_some(Err(NamespaceError::NotFound))
     }
 
-    fn take(&self, ino: Ino) -> NamespaceResult<Node> {
+    pub(super) fn take(&self, ino: Ino) -> NamespaceResult<Node> {
         let mut table = self.0.table.lock();
         let row = table.rows.get_mut(&ino).ok_or(NamespaceError::NotFound)?;
         row.lookups += 1;
@@ -141,21 +142,34 @@ impl Namespace {
                 }
             }
         };
+        let found = found.map(|found| (found, page));
+        Ok(self.settle((parent, name), &key, found, (asked.at, now)))
+    }
+
+    /// Takes what S3 said of a name, and the first page of the directory that it is, asked for at a count and a time; `None` if
+    /// the answer is about keys that the directory has no more.
+    pub(super) fn settle(
+        &self,
+        (parent, name): (Ino, &str),
+        key: &str,
+        found: Option<(Found, Option<ListPage>)>,
+        (asked, now): (u64, Instant),
+    ) -> Option<NamespaceResult<Ino>> {
         let made = self.0.clock.wall();
         let mut table = self.0.table.lock();
-        if table.is_disordered(parent, asked.at) {
-            return Ok(None);
+        if table.is_disordered(parent, asked) {
+            return None;
         }
         if found.is_some() {
-            table.confirm_way(parent, asked.at, now);
+            table.confirm_way(parent, asked, now);
         }
-        let (outcome, changed) = match found {
-            Some(found) => match table.learn(parent, name, &found, asked.at, now, made) {
+        let (outcome, changed) = match &found {
+            Some((found, _)) => match table.learn(parent, name, found, asked, now, made) {
                 Some((ino, replaced)) => (Ok(ino), replaced),
                 None => (Err(NamespaceError::NotFound), false),
             },
             None => {
-                let dropped = table.learn_absent(parent, name, asked.at, now);
+                let dropped = table.learn_absent(parent, name, asked, now);
                 // A name that was made here meanwhile is there all the same.
                 (table.child(parent, name).ok_or(NamespaceError::NotFound), dropped)
             }
@@ -164,10 +178,10 @@ impl Namespace {
         if changed {
             self.tell(parent, name);
         }
-        if let (Ok(ino), Some(page)) = (&outcome, page) {
-            self.begin_with_page(*ino, format!("{key}/"), page, (asked.at, now));
+        if let (Ok(ino), Some((_, Some(page)))) = (&outcome, found) {
+            self.begin_with_page(*ino, format!("{key}/"), page, (asked, now));
         }
-        Ok(Some(outcome))
+        Some(outcome)
     }
 
     async fn ask_file(&self, key: &str) -> NamespaceResult<Option<Found>> {
@@ -179,7 +193,7 @@ impl Namespace {
     }
 
     /// Asks for the first page of a directory, or for one key where that is known to be a small part of it.
-    async fn ask_directory(
+    pub(super) async fn ask_directory(
         &self,
         key: &str,
         whole_page: bool,

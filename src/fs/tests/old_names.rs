@@ -86,6 +86,33 @@ async fn a_lookup_to_open_finds_what_replaced_the_file() {
 }
 
 #[tokio::test]
+async fn a_file_that_nothing_is_known_of_is_opened_by_one_get_and_one_list() {
+    let mount = Mount::new();
+    mount.bucket.put_directly("a", "first");
+    mount.bucket.put_directly("d/below", "x");
+    let (ino, name_for) = mount.lookup_to_open("a", ONE).await;
+    assert!(name_for.is_zero());
+    assert_eq!(mount.open_by(ino, ONE).await.expect("present"), b"first");
+    assert_eq!(mount.requests(), [1, 0, 1]);
+    let (d, name_for) = mount.lookup_to_open("d", ONE).await;
+    assert!(!name_for.is_zero(), "no open takes an answer here");
+    assert!(mount.fs.try_lookup(d, OsStr::new("below")).is_some(), "the page of its lookup has it");
+    assert_eq!(mount.requests(), [2, 0, 2]);
+    let absent = mount.fs.lookup_to_open(Ino::ROOT, OsStr::new("absent"), ONE, libc::O_RDONLY).await;
+    assert!(matches!(absent, Err(FsError::NotFound)));
+    assert!(!mount.fs.absent_for(Ino::ROOT, OsStr::new("absent")).is_zero());
+}
+
+#[tokio::test]
+async fn a_directory_shadows_a_file_that_is_looked_up_to_be_opened() {
+    let mount = Mount::new();
+    mount.bucket.put_directly("a", "hidden");
+    mount.bucket.put_directly("a/below", "x");
+    let (ino, _) = mount.lookup_to_open("a", ONE).await;
+    assert!(mount.fs.lookup(ino, OsStr::new("below")).await.is_ok());
+}
+
+#[tokio::test]
 async fn what_is_opened_keeps_the_directories_on_its_way_known() {
     let mount = Mount::new();
     mount.bucket.put_directly("d/e/f", "x");
