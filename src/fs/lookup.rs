@@ -37,10 +37,10 @@ impl FileSystem {
         Namespace::late(ttl)
     }
 
-    /// A name in a directory is asked for; `opening` says whether by an open, which asks S3 by itself. Names that will soon be too old are
+    /// A name in a directory is asked for; `opening` has the flags if by open(2), which asks S3 for a file by itself. Names that will soon be too old are
     /// then listed anew in the background. Call it in a tokio runtime.
-    pub fn looked_up(&self, parent: Ino, opening: impl FnOnce() -> bool) {
-        if self.namespace.is_late(parent) && !opening() {
+    pub fn looked_up(&self, parent: Ino, opening: impl FnOnce() -> Option<i32>) {
+        if self.namespace.is_late(parent) && opening().is_none_or(|flags| flags & libc::O_DIRECTORY != 0) {
             self.namespace.asked_late(parent);
         }
     }

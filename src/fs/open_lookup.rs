@@ -78,6 +78,24 @@ impl From<Node> for LookedUp {
 }
 
 impl FileSystem {
+    /// Looks a name up for a thread; `opening` has the flags of open(2) if it is in that call, of this name or of one below it.
+    pub async fn lookup_in_call(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        thread: u32,
+        opening: Option<i32>,
+    ) -> FsResult<LookedUp> {
+        match opening {
+            None => self.lookup(parent, name).await.map(LookedUp::from),
+            Some(flags) if flags & libc::O_DIRECTORY != 0 => {
+                let name = Self::name(name).map_err(|_| FsError::NotFound)?;
+                Ok(self.as_found(self.namespace.lookup_directory(parent, name).await?).into())
+            }
+            Some(flags) => self.lookup_to_open(parent, name, thread, flags).await,
+        }
+    }
+
     /// Looks a name up for a thread that is in open(2) with these flags, of this name or of one below it.
     pub async fn lookup_to_open(&self, parent: Ino, name: &OsStr, thread: u32, flags: i32) -> FsResult<LookedUp> {
         let spelled = Self::name(name).map_err(|_| FsError::NotFound)?;

@@ -97,7 +97,7 @@ impl Filesystem for Adapter {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (started, ttl, parent) = (self.clock.now(), self.ttl, ino(parent));
         let _runtime = self.runtime.enter();
-        self.fs.looked_up(parent, || process::opening(request.pid()).is_some());
+        self.fs.looked_up(parent, || process::opening(request.pid()));
         let left = self.in_place(Latency::Metadata, started, reply, |reply| match self.fs.try_lookup(parent, name) {
             Some(outcome) => {
                 found(reply, ttl, outcome.map(LookedUp::from), || self.fs.absent_for(parent, name));
@@ -109,10 +109,7 @@ impl Filesystem for Adapter {
         let (name, thread) = (name.to_owned(), request.pid());
         let opening = process::opening(thread);
         self.task(Latency::Metadata, started, move |fs| async move {
-            let outcome = match opening {
-                Some(flags) => fs.lookup_to_open(parent, &name, thread, flags).await,
-                None => fs.lookup(parent, &name).await.map(LookedUp::from),
-            };
+            let outcome = fs.lookup_in_call(parent, &name, thread, opening).await;
             found(reply, ttl, outcome, || fs.absent_for(parent, &name));
         });
     }

@@ -56,7 +56,7 @@ pub(super) fn opening(thread: u32) -> Option<i32> {
         std::thread::yield_now();
     }
     let flags = flags_of_open(&call?)?;
-    (flags & (libc::O_TRUNC | libc::O_EXCL | libc::O_PATH | libc::O_DIRECTORY) == 0).then_some(flags)
+    (flags & (libc::O_TRUNC | libc::O_EXCL | libc::O_PATH) == 0).then_some(flags)
 }
 
 /// The flags in a line of `/proc/PID/syscall` (proc_pid_syscall(5)), the call's number and its arguments, if it is open(2) or openat(2).

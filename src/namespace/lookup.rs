@@ -66,12 +66,21 @@ impl Namespace {
         if let Some(outcome) = self.try_lookup(parent, name) {
             return outcome;
         }
-        let ino = self.ask(parent, name).await?;
+        let ino = self.ask(parent, name, false).await?;
+        self.take(ino)
+    }
+
+    /// The same for a name that is of use to the caller only if a directory has it: that is asked first, and mostly alone.
+    pub async fn lookup_directory(&self, parent: Ino, name: &str) -> NamespaceResult<Node> {
+        if let Some(outcome) = self.try_lookup(parent, name) {
+            return outcome;
+        }
+        let ino = self.ask(parent, name, true).await?;
         self.take(ino)
     }
 
     /// Asks S3 for a name, together with whoever asks for it now.
-    pub(super) async fn ask(&self, parent: Ino, name: &str) -> NamespaceResult<Ino> {
+    pub(super) async fn ask(&self, parent: Ino, name: &str, directory_first: bool) -> NamespaceResult<Ino> {
         let id: (Ino, Arc<str>) = (parent, name.into());
         let question = {
             let mut asking = self.0.asking.lock();
@@ -79,7 +88,7 @@ impl Namespace {
             let own = id.clone();
             let question = asking.questions.entry(id.clone()).or_insert_with(|| {
                 async move {
-                    let outcome = namespace.ask_alone(own.0, &own.1).await;
+                    let outcome = namespace.ask_alone(own.0, &own.1, directory_first).await;
                     namespace.0.asking.lock().questions.remove(&own);
                     outcome
                 }
@@ -92,17 +101,22 @@ impl Namespace {
         question.await
     }
 
-    async fn ask_alone(&self, parent: Ino, name: &str) -> NamespaceResult<Ino> {
+    async fn ask_alone(&self, parent: Ino, name: &str, directory_first: bool) -> NamespaceResult<Ino> {
         loop {
             self.until_moved(parent).await;
-            if let Some(outcome) = self.ask_once(parent, name).await? {
+            if let Some(outcome) = self.ask_once(parent, name, directory_first).await? {
                 return outcome;
             }
         }
     }
 
     /// Asks once; `None` if the directory was moved meanwhile, and the answer is about keys that it has no more.
-    async fn ask_once(&self, parent: Ino, name: &str) -> NamespaceResult<Option<NamespaceResult<Ino>>> {
+    async fn ask_once(
+        &self,
+        parent: Ino,
+        name: &str,
+        directory_first: bool,
+    ) -> NamespaceResult<Option<NamespaceResult<Ino>>> {
         // What is answered may be no newer than this.
         let now = self.0.clock.now();
         let (asked, prefix, known, list_all, whole_page) = {
@@ -129,11 +143,12 @@ impl Namespace {
                 Some(found) => Some(found),
                 None => self.ask_directory(&key, true, &mut page).await?,
             },
-            Some(NodeKind::Directory) => match self.ask_directory(&key, whole_page, &mut page).await? {
+            known if known.is_some() || directory_first => match self.ask_directory(&key, whole_page, &mut page).await?
+            {
                 Some(found) => Some(found),
                 None => self.ask_file(&key).await?,
             },
-            None => {
+            _ => {
                 let (file, directory) = join(self.ask_file(&key), self.ask_directory(&key, true, &mut page)).await;
                 // A directory shadows a file of its name.
                 match directory? {

@@ -174,7 +174,7 @@ impl Namespace {
             let row = table.rows.get(&ino).ok_or(NamespaceError::Stale)?;
             (row.parent, std::sync::Arc::clone(&row.name))
         };
-        self.ask(parent, &name).await.map_err(|error| match error {
+        self.ask(parent, &name, false).await.map_err(|error| match error {
             NamespaceError::NotFound => NamespaceError::Stale,
             other => other,
         })?;

@@ -2,6 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
+use super::super::NodeKind;
 use super::super::tests::whole;
 use super::*;
 use crate::clock::Clock;
@@ -78,6 +79,18 @@ async fn a_lookup_brings_the_first_page_of_the_directory() {
     bench.lookup(d, "00039").await;
     assert!(bench.namespace.lookup(d, "absent").await.is_err());
     assert_eq!(bench.requests(), [1, 1]);
+}
+
+#[tokio::test]
+async fn what_must_be_a_directory_is_asked_for_as_one_alone() {
+    let bench = Bench::new(keys("d", 40));
+    bench.bucket.put_directly("file", "x");
+    bench.namespace.lookup_directory(Ino::ROOT, "d").await.expect("present");
+    assert_eq!(bench.requests(), [0, 1]);
+    // That there is a file instead is told all the same.
+    let file = bench.namespace.lookup_directory(Ino::ROOT, "file").await.expect("present");
+    assert_eq!((file.kind, bench.requests()), (NodeKind::File, [1, 2]));
+    assert!(bench.namespace.lookup_directory(Ino::ROOT, "absent").await.is_err());
 }
 
 #[tokio::test]
