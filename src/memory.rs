@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use self::spill::{Spill, SpilledBytes, SpilledPage};
+pub use self::spill::{Spill, SpilledPage};
 
 /// Bytes of one page, which is also one cached block: 1 MiB, the largest FUSE request, so that an aligned read
 /// meets one block.

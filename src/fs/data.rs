@@ -15,7 +15,7 @@ use super::{FileSystem, KernelEvent};
 use crate::metrics::Counter;
 use crate::read::Reader;
 use crate::types::{ByteRange, FileHandle, ObjectInfo};
-use crate::write::{Piece, Writer};
+use crate::write::{self, Piece, Writer};
 
 /// How often a read begins anew because this mount itself moved the view. Each move is a publication or a rename, so
 /// that more of them within one read mean a program that publishes without end.
@@ -83,7 +83,7 @@ impl FileSystem {
         let pieces = writer.pieces(range);
         let base = writer.base();
         let mut parts = Vec::with_capacity(pieces.len());
-        for piece in pieces {
+        for piece in write::load(pieces).await? {
             match piece {
                 Piece::Staged(bytes) => parts.push(bytes),
                 Piece::Zeros(len) => parts.push(zeros(len)),
@@ -95,7 +95,7 @@ impl FileSystem {
                     }
                     parts.push(bytes);
                 }
-                Piece::Dropped(_) => return Ok(None),
+                Piece::Spilled(_) | Piece::Dropped(_) => return Ok(None),
             }
         }
         Ok(Some(joined(parts)))
@@ -248,7 +248,8 @@ fn one_piece(mut pieces: Vec<Piece>) -> OnePiece {
         Some(Piece::Staged(bytes)) => OnePiece::Ready(bytes),
         Some(Piece::Zeros(len)) => OnePiece::Ready(zeros(len)),
         Some(Piece::Base(range)) => OnePiece::Base(range),
-        Some(Piece::Dropped(_)) => OnePiece::Several,
+        // Local disk may take its time.
+        Some(Piece::Spilled(_) | Piece::Dropped(_)) => OnePiece::Several,
     }
 }
 

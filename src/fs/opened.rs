@@ -40,6 +40,8 @@ pub(super) struct View {
     pub(super) moving: bool,
     /// What is unpublished is being put into the journal and will be gone from here: whoever opens the file waits.
     pub(super) given_up: bool,
+    /// The inode stays in use without a handle, because nobody else has the writer's bytes: neither S3 nor the journal took them.
+    pub(super) unkept: Option<InodeUse>,
     /// Handles open for writing.
     pub(super) write_handles: usize,
     /// Handles in all.

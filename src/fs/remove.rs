@@ -50,11 +50,11 @@ impl FileSystem {
 
     /// The inode has lost its name: it lives on for its handles and never publishes.
     pub(super) async fn orphan(&self, inode: &InodeUse, delete_at_close: bool) {
-        let writer = {
+        let (writer, _unwanted) = {
             let mut view = inode.view.lock();
             view.unlinked = true;
             view.delete_at_close = delete_at_close;
-            view.writer.clone()
+            (view.writer.clone(), view.unkept.take())
         };
         if let Some(writer) = writer {
             writer.abandon().await;

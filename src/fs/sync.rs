@@ -104,11 +104,12 @@ impl FileSystem {
         for (index, block) in published.blocks {
             self.read.admit(&info, index, block);
         }
-        {
+        let _unkept = {
             let mut view = inode.view.lock();
             view.failed = None;
             view.move_to(Some(published.info.clone()));
-        }
+            view.unkept.take()
+        };
         self.namespace.publish(inode.ino, &published.info);
         // Bytes that came in while the upload was under way are newer than what S3 told us.
         self.note_written(inode.ino, &writer);
@@ -171,7 +172,7 @@ impl FileSystem {
             None => self.publish_in_order(inode).await.map_err(|error| error.to_string()),
         };
         if let Err(reason) = outcome {
-            self.give_up(inode, &writer, &reason);
+            self.give_up(inode, &writer, &reason).await;
             return;
         }
         let mut view = inode.view.lock();
@@ -181,9 +182,10 @@ impl FileSystem {
     }
 
     /// Puts what is unpublished into the journal. While somebody has the file open for writing it stays here, too: what
-    /// that program writes on must meet what it wrote before. Otherwise the file is again what S3 has.
-    fn give_up(&self, inode: &OpenInode, writer: &Writer, reason: &str) {
-        tracing::error!(ino = %inode.ino, reason, "unpublished bytes are kept; see `s3mount recover list`");
+    /// that program writes on must meet what it wrote before; and where the journal does not take it. Otherwise the file is again what
+    /// S3 has.
+    async fn give_up(&self, inode: &OpenInode, writer: &Writer, reason: &str) {
+        tracing::error!(ino = %inode.ino, reason, "a file could not be uploaded");
         let is_written = {
             let mut view = inode.view.lock();
             view.given_up = view.write_handles == 0;
@@ -192,8 +194,17 @@ impl FileSystem {
             }
             !view.given_up
         };
-        writer.keep(reason);
+        let (keeping, why) = (writer.clone(), reason.to_owned());
+        let kept = tokio::task::spawn_blocking(move || keeping.keep(&why)).await.unwrap_or(false);
         if is_written {
+            return;
+        }
+        if !kept {
+            let stays = self.open.join(inode.ino);
+            let mut view = inode.view.lock();
+            view.given_up = false;
+            let _before = std::mem::replace(&mut view.unkept, stays);
+            drop(view);
             return;
         }
         self.namespace.revert(inode.ino);
@@ -202,6 +213,7 @@ impl FileSystem {
         view.given_up = false;
         let base = view.info.take();
         view.move_to(base);
+        let _unkept = view.unkept.take();
         drop(view);
         // The kernel still caches pages of what was given up.
         self.tell_kernel(KernelEvent::Inode { ino: inode.ino, offset: 0, len: 0 });
@@ -243,7 +255,7 @@ impl FileSystem {
         let Err(error) = self.publish_in_order(&inode).await else { return true };
         let writer = inode.view.lock().writer.clone();
         if let Some(writer) = writer {
-            self.give_up(&inode, &writer, &error.to_string());
+            self.give_up(&inode, &writer, &error.to_string()).await;
         }
         false
     }
@@ -254,8 +266,7 @@ impl FileSystem {
         for inode in self.open.dirty() {
             let writer = inode.view.lock().writer.clone();
             if let Some(writer) = writer {
-                writer.keep("the mount was ended before the upload finished");
-                kept += 1;
+                kept += usize::from(writer.keep("the mount was ended before the upload finished"));
             }
         }
         kept

@@ -97,6 +97,7 @@ async fn compose(
     let disk = disk_cache::open(config, metrics, &clock).await?;
     // The disk that is meant for caches is the faster one.
     let spill = Spill::in_dir(disk.as_ref().map_or(state, DiskCache::dir))
+        .and_then(|spill| spill.kept_in(state))
         .inspect_err(|error| tracing::warn!(%error, "no local disk for unpublished bytes that memory has no room for"));
     let (readable, shared) = (Arc::clone(&store), Arc::clone(&pages));
     let read = match disk {

@@ -18,9 +18,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Piece;
 use crate::store::UploadId;
 use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 
@@ -148,6 +148,10 @@ impl Journal {
         Self { dir: None }
     }
 
+    pub(super) fn is_disabled(&self) -> bool {
+        self.dir.is_none()
+    }
+
     fn upload_path(&self, upload: &str) -> Option<PathBuf> {
         let hash = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, upload.as_bytes());
         Some(self.dir.as_ref()?.join("uploads").join(format!("{hash:016x}.json")))
@@ -184,7 +188,7 @@ impl Journal {
     pub(super) fn keep(
         &self,
         keeping: Keeping,
-        bytes: &[(ByteRange, Vec<Bytes>)],
+        bytes: &[(ByteRange, Vec<Piece>)],
         now: SystemTime,
     ) -> io::Result<KeptId> {
         let dir = self.dir.as_ref().ok_or_else(|| io::Error::other("there is no journal"))?;
@@ -233,14 +237,22 @@ impl Journal {
     }
 }
 
-fn write_kept(home: &Path, keeping: Keeping, bytes: &[(ByteRange, Vec<Bytes>)], now: u64) -> io::Result<()> {
+fn write_kept(home: &Path, keeping: Keeping, bytes: &[(ByteRange, Vec<Piece>)], now: u64) -> io::Result<()> {
     let data = File::create(home.join("data"))?;
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
     for (range, chunks) in bytes {
         let mut at = range.start;
         for chunk in chunks {
-            digest.update(chunk);
-            data.write_all_at(chunk, at)?;
+            // One at a time: what is on local disk is more than memory has room for.
+            let chunk = match chunk {
+                Piece::Staged(bytes) => bytes.clone(),
+                Piece::Spilled(range) => range.read()?,
+                Piece::Zeros(_) | Piece::Base(_) | Piece::Dropped(_) => {
+                    return Err(io::Error::other("only written bytes are kept"));
+                }
+            };
+            digest.update(&chunk);
+            data.write_all_at(&chunk, at)?;
             at += chunk.len() as u64;
         }
     }

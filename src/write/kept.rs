@@ -2,14 +2,19 @@
 
 use std::io;
 
+use super::Piece;
 use super::journal::{Keeping, KeptBase, KeptPart};
 use super::writer::Inner;
 use crate::store::WriteCondition;
 use crate::types::ByteRange;
 
 impl Inner {
-    /// Puts everything that S3 does not have into the journal, in place of what was kept of this file before.
+    /// Puts everything that S3 does not have into the journal, in place of what was kept of this file before. Blocks.
     pub(super) fn keep(&self, reason: &str) -> io::Result<()> {
+        if self.shared.journal.is_disabled() {
+            tracing::error!(key = %self.state.lock().key, reason, "unpublished bytes are lost: there is no journal, as was wished");
+            return Ok(());
+        }
         let (keeping, bytes) = {
             let state = self.state.lock();
             let mut bytes: Vec<_> =
@@ -26,7 +31,7 @@ impl Inner {
                 let mut newer = state.dropped();
                 state.staging.written().iter().for_each(|range| newer.insert(range));
                 for gap in newer.gaps(ByteRange::new(0, state.base_len)) {
-                    bytes.push((gap, vec![primed.slice(gap.start as usize..gap.end as usize)]));
+                    bytes.push((gap, vec![Piece::Staged(primed.slice(gap.start as usize..gap.end as usize))]));
                 }
                 bytes.sort_by_key(|(range, _)| range.start);
             }

@@ -16,6 +16,7 @@ mod progress;
 mod publish;
 mod ranges;
 pub mod recover;
+mod spilled;
 mod staging;
 mod state;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use tokio::sync::Semaphore;
 pub use self::journal::{Intent, Journal, Kept, KeptBase, KeptId, KeptPart};
 use self::parts::Layout;
 pub use self::progress::Progress;
+pub use self::spilled::{SpilledRange, load};
 use self::staging::{Room, Staging};
 use self::state::State;
 pub use self::writer::Writer;
@@ -69,10 +71,12 @@ pub enum Base {
 }
 
 /// A part of a range, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Piece {
     /// Bytes in memory.
     Staged(Bytes),
+    /// Bytes on local disk: [`load`] reads them.
+    Spilled(SpilledRange),
     /// So many zeros.
     Zeros(u64),
     /// Bytes of the base object.

@@ -4,6 +4,7 @@
 //! meanwhile and is left for the next one. Up to the size of one PUT the whole object is sent; above, parts are sent,
 //! copied from the base by the server, or already there; Complete commits them all at once, or not at all.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,6 +15,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use super::plan::{Origin, Planned, plan};
 use super::progress::uploaded_bytes;
 use super::ranges::RangeSet;
+use super::spilled::{load, load_bytes};
 use super::writer::{Inner, Writer};
 use super::{Piece, Published, WriteError};
 use crate::memory::Lease;
@@ -81,7 +83,7 @@ impl Writer {
         self.0.state.lock().publishing = false;
         match &outcome {
             Ok(_) => self.0.forget_kept(),
-            Err(error) => self.0.keep_after(error),
+            Err(error) => self.0.keep_after(error).await,
         }
         self.0.count();
         outcome
@@ -282,24 +284,24 @@ impl Inner {
         Ok(self.shared.store.copy_part(&snapshot.key, &upload, part.number, &base.version, part.range).await?)
     }
 
-    /// The bytes of pieces, those of the base fetched. The lease stands for what was fetched, and is held as long as it is:
-    /// whoever holds one waits for S3 alone, never for a turn or for another lease.
+    /// The bytes of pieces, those of the base fetched, those on local disk read. The lease stands for both, and is held as long as they
+    /// are: whoever holds one waits for S3 and the disk alone, never for a turn or for another lease.
     async fn payload(&self, snapshot: &Snapshot, pieces: &[Piece]) -> Result<(Payload, Option<Lease>), WriteError> {
         let fetched = |piece: &Piece| match piece {
             Piece::Base(range) if snapshot.primed.is_none() => range.len(),
             _ => 0,
         };
-        let lease = match pieces.iter().map(fetched).sum() {
+        let lease = match pieces.iter().map(fetched).sum::<u64>() + load_bytes(pieces) {
             0 => None,
             bytes => Some(self.shared.fetched.take(bytes).await),
         };
         let mut chunks = Vec::with_capacity(pieces.len());
-        for piece in pieces {
+        for piece in load(pieces.to_vec()).await? {
             match piece {
-                Piece::Staged(bytes) => chunks.push(bytes.clone()),
-                Piece::Zeros(len) => push_zeros(&mut chunks, *len),
-                Piece::Base(range) => chunks.extend(self.base_bytes(snapshot, *range).await?),
-                Piece::Dropped(_) => return Err(WriteError::Stale),
+                Piece::Staged(bytes) => chunks.push(bytes),
+                Piece::Zeros(len) => push_zeros(&mut chunks, len),
+                Piece::Base(range) => chunks.extend(self.base_bytes(snapshot, range).await?),
+                Piece::Spilled(_) | Piece::Dropped(_) => return Err(WriteError::Stale),
             }
         }
         Ok((Payload::new(chunks), lease))
@@ -318,12 +320,14 @@ impl Inner {
         fetch(&*self.shared.store, base, range).await
     }
 
-    fn keep_after(&self, error: &WriteError) {
+    async fn keep_after(self: &Arc<Self>, error: &WriteError) {
         if let WriteError::Conflict | WriteError::Stale | WriteError::Store(_) = error {
             self.shared.metrics.add(Counter::UploadsKept, 1);
-            if let Err(left) = self.keep(&error.to_string()) {
+            let (inner, reason) = (Arc::clone(self), error.to_string());
+            let kept = tokio::task::spawn_blocking(move || inner.keep(&reason)).await;
+            if let Err(left) = kept.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
                 let key = self.state.lock().key.clone();
-                tracing::error!(%key, error = %left, "unpublished bytes are in memory only: the journal took them not");
+                tracing::error!(%key, error = %left, "unpublished bytes are here only: the journal took them not");
             }
         }
     }

@@ -10,56 +10,51 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Piece;
 use super::ranges::RangeSet;
-use crate::memory::{Budget, Lease, PAGE_BYTES, Page, PagePool, Spill, SpilledBytes, SpilledPage};
+use super::spilled::SpilledRange;
+use crate::memory::{Budget, Lease, PAGE_BYTES, Page, PagePool, Spill, SpilledPage};
 use crate::types::ByteRange;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 /// Up to here a page is a growing vector; from here on it is a whole recycled page.
 const SMALL_BYTES_MAX: usize = 256 << 10;
 
-/// Where one page is.
+/// Where one page is. Whoever reads it holds it, and then it is not written to.
 #[derive(Debug)]
-enum Memory {
-    Small(Vec<u8>),
-    Whole(Page),
-    Spilled(SpilledPage),
+enum Place {
+    Memory(Arc<Buffer>),
+    Disk(Arc<SpilledPage>),
 }
 
-impl Memory {
-    /// Its bytes, those of a page on disk mapped for as long as they are held.
-    fn read(self: &Arc<Self>) -> MemoryBytes {
-        let spilled = match &**self {
-            Self::Spilled(page) => {
-                Some(page.bytes().expect("a page that was written to local disk can be read from it"))
-            }
-            Self::Small(_) | Self::Whole(_) => None,
-        };
-        MemoryBytes { spilled, memory: Arc::clone(self) }
+/// A page in memory.
+#[derive(Debug)]
+enum Buffer {
+    Small(Vec<u8>),
+    Whole(Page),
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Whole(page) => page,
+        }
     }
 }
 
-/// The bytes of a page that somebody reads; as long as they are there it is not written to.
-struct MemoryBytes {
-    /// Unmapped before the page is given back.
-    spilled: Option<SpilledBytes>,
-    memory: Arc<Memory>,
-}
+/// A buffer that somebody reads.
+struct Shared(Arc<Buffer>);
 
-impl AsRef<[u8]> for MemoryBytes {
+impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
-        match (&self.spilled, &*self.memory) {
-            (Some(bytes), _) => bytes.as_ref(),
-            (None, Memory::Small(bytes)) => bytes,
-            (None, Memory::Whole(page)) => page,
-            (None, Memory::Spilled(_)) => &[],
-        }
+        (*self.0).as_ref()
     }
 }
 
 #[derive(Debug)]
 struct StagedPage {
-    memory: Arc<Memory>,
+    place: Place,
     /// Count of the last write to it.
     written_at: u64,
     _lease: Option<Lease>,
@@ -78,20 +73,24 @@ pub(super) struct Staging {
 pub(super) struct Room {
     pub(super) pool: Arc<PagePool>,
     pub(super) budget: Budget,
-    /// Local disk for what goes over the budget; without it memory is overdrawn.
+    /// Local disk for what goes over the budget.
     pub(super) spill: Option<Spill>,
-}
-
-impl Room {
-    /// A page on disk, if there is a disk.
-    fn spilled(&self) -> Option<io::Result<SpilledPage>> {
-        self.spill.as_ref().map(Spill::take)
-    }
 }
 
 /// Staging is over its budget.
 #[derive(Debug)]
 pub(super) struct Full;
+
+/// Where pages come from that the budget has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// From nowhere.
+    Nothing,
+    /// Local disk, as long as it has room.
+    Disk,
+    /// Local disk, or memory all the same.
+    DiskOrMemory,
+}
 
 impl Staging {
     pub(super) fn new(room: Room) -> Self {
@@ -108,9 +107,14 @@ impl Staging {
         self.pages.len()
     }
 
-    /// Whether pages for `range` can be had within the budget; takes them if so. With `over` those that cannot are on local
-    /// disk, or in memory all the same if there is none: then only a disk that is full refuses.
-    pub(super) fn reserve(&mut self, range: ByteRange, over: bool) -> Result<(), Full> {
+    /// Whether any page of `range` is on local disk, so that a write to it may wait for that.
+    pub(super) fn is_on_disk(&self, range: ByteRange) -> bool {
+        let mut pages = self.pages.range(range.start / PAGE..range.end.div_ceil(PAGE));
+        pages.any(|(_, page)| matches!(page.place, Place::Disk(_)))
+    }
+
+    /// Whether pages for `range` can be had within the budget, or where `over` says; takes them if so.
+    pub(super) fn reserve(&mut self, range: ByteRange, over: Over) -> Result<(), Full> {
         if range.is_empty() {
             return Ok(());
         }
@@ -119,19 +123,15 @@ impl Staging {
                 continue;
             }
             let lease = self.room.budget.try_take(PAGE);
-            let memory = match (&lease, over) {
-                (Some(_), _) => Memory::Small(Vec::new()),
-                (None, false) => return Err(Full),
-                (None, true) => match self.room.spilled() {
-                    None => Memory::Small(Vec::new()),
-                    Some(Ok(page)) => Memory::Spilled(page),
-                    Some(Err(error)) => {
-                        tracing::warn!(%error, "no room on local disk for unpublished bytes that memory has none for");
-                        return Err(Full);
-                    }
-                },
+            // Why it is refused it says itself.
+            let spilled = || self.room.spill.as_ref().and_then(|spill| spill.take().ok());
+            let place = match (&lease, over) {
+                (Some(_), _) => Place::empty(),
+                (None, Over::Nothing) => return Err(Full),
+                (None, Over::Disk) => Place::Disk(Arc::new(spilled().ok_or(Full)?)),
+                (None, Over::DiskOrMemory) => spilled().map_or_else(Place::empty, |page| Place::Disk(Arc::new(page))),
             };
-            self.pages.insert(index, StagedPage { memory: Arc::new(memory), written_at: 0, _lease: lease });
+            self.pages.insert(index, StagedPage { place, written_at: 0, _lease: lease });
         }
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Staging {
             let (now, later) = data.split_at(data.len().min(PAGE_BYTES - within));
             let page = self.pages.get_mut(&(offset / PAGE)).expect("the pages of a write are reserved before it");
             page.written_at = at;
-            fill(&mut page.memory, &self.room, within, now)?;
+            page.place.fill(&self.room, within, now)?;
             self.written.insert(ByteRange::of_len(offset, now.len() as u64));
             offset += now.len() as u64;
             data = later;
@@ -157,18 +157,20 @@ impl Staging {
     }
 
     /// The staged bytes of a range that is wholly staged, page by page, shared.
-    pub(super) fn share(&self, range: ByteRange) -> Vec<Bytes> {
-        let mut chunks = Vec::new();
+    pub(super) fn share(&self, range: ByteRange) -> Vec<Piece> {
+        let mut pieces = Vec::new();
         let mut at = range.start;
         while at < range.end {
             let index = at / PAGE;
             let end = range.end.min((index + 1) * PAGE);
-            let page = &self.pages[&index];
             let within = (at % PAGE) as usize..(end - index * PAGE) as usize;
-            chunks.push(Bytes::from_owner(page.memory.read()).slice(within));
+            pieces.push(match &self.pages[&index].place {
+                Place::Memory(buffer) => Piece::Staged(Bytes::from_owner(Shared(Arc::clone(buffer))).slice(within)),
+                Place::Disk(page) => Piece::Spilled(SpilledRange::new(Arc::clone(page), within)),
+            });
             at = end;
         }
-        chunks
+        pieces
     }
 
     /// Forgets everything from `size` on.
@@ -199,11 +201,12 @@ impl Staging {
         let mut blocks = Vec::new();
         for index in old {
             let range = ByteRange::of_len(index * PAGE, PAGE).intersect(&ByteRange::new(0, size));
-            // What is on disk is no use to a cache in memory.
-            let is_in_memory = !matches!(*self.pages[&index].memory, Memory::Spilled(_));
-            if is_in_memory && !range.is_empty() && self.written.contains(range) {
-                let mut shared = self.share(range);
-                blocks.extend(shared.pop().map(|block| (index, block)));
+            if !range.is_empty()
+                && self.written.contains(range)
+                // What is on disk is no use to a cache in memory.
+                && let Some(Piece::Staged(block)) = self.share(range).pop()
+            {
+                blocks.push((index, block));
             }
             self.forget(ByteRange::of_len(index * PAGE, PAGE));
         }
@@ -211,46 +214,62 @@ impl Staging {
     }
 }
 
-/// Writes into a page, which grows, becomes whole, or is copied first, as it must.
-fn fill(memory: &mut Arc<Memory>, room: &Room, within: usize, data: &[u8]) -> io::Result<()> {
-    let end = within + data.len();
-    if let Some(own) = Arc::get_mut(memory) {
-        match own {
-            Memory::Whole(page) => {
-                page[within..end].copy_from_slice(data);
-                return Ok(());
+impl Place {
+    fn empty() -> Self {
+        Self::Memory(Arc::new(Buffer::Small(Vec::new())))
+    }
+
+    /// Writes into the page, which grows, becomes whole, or is copied first, as it must.
+    fn fill(&mut self, room: &Room, within: usize, data: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Memory(buffer) => {
+                fill(buffer, &room.pool, within, data);
+                Ok(())
             }
-            Memory::Small(bytes) if end <= SMALL_BYTES_MAX => {
-                grow(bytes, within, data);
-                return Ok(());
+            Self::Disk(page) => {
+                if let Some(own) = Arc::get_mut(page) {
+                    return own.write(within, data);
+                }
+                *self = copied(page, room)?;
+                self.fill(room, within, data)
             }
-            Memory::Spilled(page) => return page.write(within, data),
-            Memory::Small(_) => {}
         }
     }
-    let old = memory.read();
-    let old = old.as_ref();
-    let new = match (&**memory, room.spilled()) {
-        (Memory::Spilled(_), Some(page)) => {
-            let mut page = page?;
-            page.write(0, old)?;
-            page.write(within, data)?;
-            Memory::Spilled(page)
+}
+
+/// A copy of a page on disk that somebody reads; in memory if the disk is full, for no more than there are such pages.
+fn copied(page: &SpilledPage, room: &Room) -> io::Result<Place> {
+    if let Some(Ok(mut copy)) = room.spill.as_ref().map(Spill::take) {
+        copy.copy_from(page)?;
+        return Ok(Place::Disk(Arc::new(copy)));
+    }
+    let written = page.written();
+    let mut copy = room.pool.take();
+    copy[written.clone()].copy_from_slice(&page.read(written)?);
+    Ok(Place::Memory(Arc::new(Buffer::Whole(copy))))
+}
+
+fn fill(buffer: &mut Arc<Buffer>, pool: &Arc<PagePool>, within: usize, data: &[u8]) {
+    let end = within + data.len();
+    if let Some(own) = Arc::get_mut(buffer) {
+        match own {
+            Buffer::Whole(page) => return page[within..end].copy_from_slice(data),
+            Buffer::Small(bytes) if end <= SMALL_BYTES_MAX => return grow(bytes, within, data),
+            Buffer::Small(_) => {}
         }
-        _ if end <= SMALL_BYTES_MAX && old.len() <= SMALL_BYTES_MAX => {
-            let mut bytes = old.to_vec();
-            grow(&mut bytes, within, data);
-            Memory::Small(bytes)
-        }
-        _ => {
-            let mut page = room.pool.take();
-            page[..old.len()].copy_from_slice(old);
-            page[within..end].copy_from_slice(data);
-            Memory::Whole(page)
-        }
+    }
+    let old = (**buffer).as_ref();
+    let new = if end <= SMALL_BYTES_MAX && old.len() <= SMALL_BYTES_MAX {
+        let mut bytes = old.to_vec();
+        grow(&mut bytes, within, data);
+        Buffer::Small(bytes)
+    } else {
+        let mut page = pool.take();
+        page[..old.len()].copy_from_slice(old);
+        page[within..end].copy_from_slice(data);
+        Buffer::Whole(page)
     };
-    *memory = Arc::new(new);
-    Ok(())
+    *buffer = Arc::new(new);
 }
 
 fn grow(bytes: &mut Vec<u8>, within: usize, data: &[u8]) {
@@ -265,61 +284,4 @@ fn grow(bytes: &mut Vec<u8>, within: usize, data: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn staging(budget_bytes: u64) -> Staging {
-        Staging::new(Room { pool: PagePool::new(4 * PAGE_BYTES), budget: Budget::new(budget_bytes), spill: None })
-    }
-
-    #[test]
-    fn an_upload_keeps_the_bytes_that_it_began_with() {
-        let mut staging = staging(8 << 20);
-        for data in [vec![1; 1000], vec![1; PAGE_BYTES]] {
-            let range = ByteRange::of_len(0, data.len() as u64);
-            staging.reserve(range, false).expect("within the budget");
-            staging.write(0, &data, 1).expect("memory");
-            let shared = staging.share(range);
-            staging.write(10, &[2; 5], 2).expect("memory");
-            assert!(shared[0].iter().all(|&byte| byte == 1));
-            assert_eq!(&staging.share(range)[0][9..16], &[1, 2, 2, 2, 2, 2, 1]);
-        }
-    }
-
-    #[test]
-    fn pages_over_the_budget_are_refused_or_overdrawn() {
-        let mut staging = staging(2 * PAGE);
-        assert!(staging.reserve(ByteRange::new(0, 2 * PAGE), false).is_ok());
-        assert!(staging.reserve(ByteRange::of_len(2 * PAGE, 1), false).is_err());
-        assert!(staging.reserve(ByteRange::of_len(2 * PAGE, 1), true).is_ok());
-    }
-
-    #[test]
-    fn what_goes_over_the_budget_is_on_local_disk() {
-        let spill = Spill::in_dir(&std::env::temp_dir()).expect("a file");
-        let room = Room { pool: PagePool::new(0), budget: Budget::new(PAGE), spill: Some(spill.clone()) };
-        let mut staging = Staging::new(room);
-        let all = ByteRange::new(0, 3 * PAGE);
-        staging.reserve(all, true).expect("room on the disk");
-        assert_eq!(spill.used_bytes(), 2 * PAGE);
-        staging.write(0, &vec![1; 3 * PAGE_BYTES], 1).expect("writes");
-        let shared = staging.share(all);
-        staging.write(PAGE + 10, &[2; 5], 2).expect("writes");
-        assert!(shared.concat().iter().all(|&byte| byte == 1), "an upload keeps the bytes that it began with");
-        assert_eq!(&staging.share(all)[1][9..16], &[1, 2, 2, 2, 2, 2, 1]);
-        assert_eq!(spill.used_bytes(), 3 * PAGE, "the copy, as long as the upload goes on");
-        drop(shared);
-        assert_eq!(spill.used_bytes(), 2 * PAGE);
-        let blocks = staging.release(2, 3 * PAGE, &RangeSet::default());
-        assert_eq!(blocks.into_iter().map(|(index, _)| index).collect::<Vec<_>>(), [0], "for a cache in memory");
-        assert_eq!(spill.used_bytes(), 0);
-    }
-
-    #[test]
-    fn a_small_file_takes_little_more_than_its_bytes() {
-        let mut staging = staging(8 << 20);
-        staging.reserve(ByteRange::new(0, 100), false).expect("within the budget");
-        staging.write(0, &[7; 100], 1).expect("memory");
-        assert!(matches!(&*staging.pages[&0].memory, Memory::Small(bytes) if bytes.capacity() < 4096));
-    }
-}
+mod tests;

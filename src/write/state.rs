@@ -12,7 +12,7 @@ use super::journal::KeptPart;
 use super::parts::Layout;
 use super::plan::{Origin, Planned};
 use super::ranges::RangeSet;
-use super::staging::{Full, Staging};
+use super::staging::{Full, Over, Staging};
 use super::{Base, Piece, WriteError, WriteTarget};
 use crate::store::{ObjectAttributes, UploadId, UploadedPart, WriteCondition};
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey};
@@ -124,7 +124,7 @@ impl State {
     }
 
     /// Copies written bytes into staging.
-    pub(super) fn write(&mut self, offset: u64, data: &[u8], over: bool) -> Result<Result<(), WriteError>, Full> {
+    pub(super) fn write(&mut self, offset: u64, data: &[u8], over: Over) -> Result<Result<(), WriteError>, Full> {
         let range = ByteRange::of_len(offset, data.len() as u64);
         if range.end > self.layout.size_bytes_max() {
             return Ok(Err(WriteError::TooLarge));
@@ -220,7 +220,7 @@ impl State {
             let end = next.map_or(range.end, |next| next.start);
             self.unstaged(ByteRange::new(at, end), &mut pieces);
             if let Some(next) = next {
-                pieces.extend(self.staging.share(next).into_iter().map(Piece::Staged));
+                pieces.extend(self.staging.share(next));
                 at = next.end;
             }
         }

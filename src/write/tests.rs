@@ -1,5 +1,7 @@
 //! Facts.
 
+mod spilled;
+
 use std::sync::Arc;
 
 use super::*;

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::SemaphorePermit;
 
+use super::spilled::{load, load_bytes};
 use super::state::{Part, State};
 use super::writer::Inner;
+use super::{Piece, WriteError};
 use crate::metrics::Gauge;
 use crate::store::{Payload, StoreResult, UploadId, UploadedPart};
 
@@ -16,7 +17,7 @@ use crate::store::{Payload, StoreResult, UploadId, UploadedPart};
 #[derive(Debug)]
 pub(super) struct UploadJob {
     number: u32,
-    chunks: Vec<Bytes>,
+    pieces: Vec<Piece>,
 }
 
 impl UploadJob {
@@ -24,14 +25,14 @@ impl UploadJob {
     pub(super) fn begin(state: &mut State, number: u32) -> Self {
         let at = state.count;
         state.parts.insert(number, Part::Uploading { at });
-        Self { number, chunks: state.staging.share(state.layout.range(number)) }
+        Self { number, pieces: state.staging.share(state.layout.range(number)) }
     }
 }
 
 impl Inner {
     pub(super) async fn upload_in_background(self: Arc<Self>, job: UploadJob) {
         let number = job.number;
-        let outcome = self.send_part(number, Payload::new(job.chunks)).await;
+        let outcome = self.send_staged(number, job.pieces).await;
         if let Err(error) = &outcome {
             tracing::debug!(number, %error, "a part was not uploaded in the background; publishing sends it again");
         }
@@ -48,10 +49,18 @@ impl Inner {
         self.count();
     }
 
-    /// Sends one part, beginning the upload if there is none.
-    pub(super) async fn send_part(&self, number: u32, payload: Payload) -> StoreResult<UploadedPart> {
+    /// Sends one part that is wholly staged, beginning the upload if there is none.
+    async fn send_staged(&self, number: u32, pieces: Vec<Piece>) -> Result<UploadedPart, WriteError> {
         let _turn = self.upload_turn().await;
-        self.send_part_in_turn(number, payload).await
+        let _lease = match load_bytes(&pieces) {
+            0 => None,
+            bytes => Some(self.shared.fetched.take(bytes).await),
+        };
+        let staged = load(pieces).await?.into_iter().filter_map(|piece| match piece {
+            Piece::Staged(bytes) => Some(bytes),
+            _ => None,
+        });
+        Ok(self.send_part_in_turn(number, Payload::new(staged.collect())).await?)
     }
 
     /// Waits until one more part may be in flight; it may as long as the answer is held.

@@ -3,6 +3,7 @@
 //! Its state is under one lock, held for a copy into memory and never across an await. Publications of one writer run one
 //! after another; writing goes on meanwhile.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::counted::Counted;
-use super::staging::Full;
+use super::staging::{Full, Over};
 use super::state::State;
 use super::upload::UploadJob;
 use super::{KeptId, Piece, Shared, WriteError};
@@ -83,12 +84,16 @@ impl Writer {
         self.0.state.lock().key.clone()
     }
 
-    /// Takes bytes at once: one copy. `None` if staging is full and [`Writer::write`] must wait.
+    /// Takes bytes at once: one copy. `None` if staging is full, or what is there is on local disk, and [`Writer::write`] must wait.
     pub fn try_write(&self, offset: u64, data: &[u8]) -> Option<Result<(), WriteError>> {
+        let range = ByteRange::of_len(offset, data.len() as u64);
         let (outcome, job) = {
             let mut state = self.0.state.lock();
-            match state.write(offset, data, false) {
-                Ok(outcome) => (outcome, self.0.next_job(&mut state, ByteRange::of_len(offset, data.len() as u64))),
+            if state.staging.is_on_disk(range) {
+                return None;
+            }
+            match state.write(offset, data, Over::Nothing) {
+                Ok(outcome) => (outcome, self.0.next_job(&mut state, range)),
                 Err(Full) => return None,
             }
         };
@@ -115,6 +120,11 @@ impl Writer {
                 }
                 Taking::Again => {}
                 Taking::Wait => ended.await,
+                Taking::Disk => {
+                    let inner = Arc::clone(&self.0);
+                    let taking = tokio::task::spawn_blocking(move || inner.take_over_budget(offset, &data, range));
+                    return taking.await.unwrap_or_else(|ended| Err(WriteError::Spill(io::Error::other(ended))));
+                }
             }
         }
     }
@@ -214,12 +224,15 @@ impl Writer {
         self.0.count();
     }
 
-    /// The last handle is closed and the bytes are not published: they go into the journal.
-    pub fn keep(&self, reason: &str) {
+    /// The last handle is closed and the bytes are not published: they go into the journal. False if it could not take them:
+    /// they are lost with this writer. Blocks.
+    pub fn keep(&self, reason: &str) -> bool {
         // Parts on their way are not waited for: their bytes leave memory only when the server has them.
-        if let Err(error) = self.0.keep(reason) {
-            tracing::error!(key = %self.key(), %error, "unpublished bytes could not be kept and are lost");
+        let outcome = self.0.keep(reason);
+        if let Err(error) = &outcome {
+            tracing::error!(key = %self.key(), %error, "unpublished bytes could not be kept and end with this mount");
         }
+        outcome.is_ok()
     }
 }
 
@@ -230,22 +243,42 @@ enum Taking {
     Again,
     /// There will be, when an upload of a part has ended.
     Wait,
+    /// There will not be: it goes to local disk, which may take its time.
+    Disk,
 }
 
 impl Inner {
     /// Takes bytes, or makes room for them: what the server has goes first; what is on its way there is waited for. A file of
-    /// which neither is true is unlinked, or is written here and there: its bytes go to local disk, for nobody else can be made
-    /// to wait for it.
+    /// which neither is true is unlinked, is written here and there, or has less than a part in memory: its bytes go to local disk,
+    /// for nobody else can be made to wait for it.
     fn take_or_make_room(&self, offset: u64, data: &[u8], range: ByteRange) -> Taking {
         let mut state = self.state.lock();
-        let outcome = match state.write(offset, data, false) {
+        if state.staging.is_on_disk(range) {
+            return Taking::Disk;
+        }
+        let outcome = match state.write(offset, data, Over::Nothing) {
             Ok(outcome) => outcome,
             Err(Full) if !state.orphan && state.drop_uploaded() > 0 => return Taking::Again,
             Err(Full) if !state.orphan && state.is_uploading() => return Taking::Wait,
-            Err(Full) => state.write(offset, data, true).unwrap_or(Err(WriteError::NoSpace)),
+            Err(Full) => return Taking::Disk,
         };
         let job = self.next_job(&mut state, range);
         Taking::Done(outcome, job)
+    }
+
+    /// Takes bytes over the budget, to local disk. If that is full they are in memory all the same: of a file that is written from
+    /// its beginning to its end that is less than one part. Of an unlinked file it would be all of it, which is refused. Blocks,
+    /// and others who want this file with it.
+    fn take_over_budget(self: &Arc<Self>, offset: u64, data: &[u8], range: ByteRange) -> Result<(), WriteError> {
+        let (outcome, job) = {
+            let mut state = self.state.lock();
+            let over = if state.orphan { Over::Disk } else { Over::DiskOrMemory };
+            let outcome = state.write(offset, data, over).unwrap_or(Err(WriteError::NoSpace));
+            (outcome, self.next_job(&mut state, range))
+        };
+        self.start(job);
+        self.count();
+        outcome
     }
 
     /// The upload that a write has made possible.

@@ -1,6 +1,7 @@
 //! Facts about whole operations: what they answer, what they cost in requests, what is left in the bucket.
 
 mod costs;
+mod kept;
 mod neighbours;
 mod old_names;
 mod versions;
@@ -47,6 +48,10 @@ impl Mount {
 
     /// The same with `--open-ahead`.
     fn opening_ahead(bucket: Arc<MemoryStore>, open_ahead: Duration) -> Self {
+        Self::composed(bucket, open_ahead, Journal::disabled())
+    }
+
+    fn composed(bucket: Arc<MemoryStore>, open_ahead: Duration, journal: Journal) -> Self {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
         let store: Arc<dyn ObjectStore> = bucket.clone();
         let metrics = Arc::new(Metrics::default());
@@ -55,8 +60,7 @@ impl Mount {
         let limits = NamespaceLimits { metadata_ttl: TTL, ..NamespaceLimits::default() };
         let namespace = Namespace::new(store.clone(), "", defaults, limits, clock.clone(), None);
         let read = ReadEngine::new(store.clone(), pages.clone(), ReadLimits::default(), metrics.clone());
-        let write =
-            WriteEngine::new(store, pages, WriteLimits::default(), metrics.clone(), clock.clone(), Journal::disabled());
+        let write = WriteEngine::new(store, pages, WriteLimits::default(), metrics.clone(), clock.clone(), journal);
         let options = FileSystemOptions { open_ahead, ..FileSystemOptions::new(defaults, TTL) };
         let (fs, _) = FileSystem::new(namespace, read, write, options, metrics, clock.clone());
         Self { bucket, fs, clock }
