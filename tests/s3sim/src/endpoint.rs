@@ -103,7 +103,7 @@ impl Endpoint {
         let doubt = self.shaping.doubt(&call);
         let body = self.receive(incoming).await?;
         let received: u64 = body.iter().map(|chunk| chunk.len() as u64).sum();
-        tokio::time::sleep(self.shaping.first_byte(operation)).await;
+        pause(self.shaping.first_byte(operation)).await;
         let early = !fate.after_effect;
         let refused = early.then(|| refusal(fate)).flatten().or(doubt);
         if early && fate.reset {
@@ -228,6 +228,16 @@ fn pieces(chunks: Vec<Bytes>) -> Vec<Bytes> {
     pieces
 }
 
+/// So late are tokio's timers on average: they count whole milliseconds, and so does epoll_wait(2), both rounded up.
+const TIMER_LATE: Duration = Duration::from_millis(1);
+
+/// Waits for so long on average.
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time.saturating_sub(TIMER_LATE)).await;
+    }
+}
+
 /// Bytes a second on one connection.
 struct Pace {
     bytes_per_second: u64,
@@ -247,8 +257,8 @@ impl Pace {
         self.bytes += bytes as u64;
         let due = Duration::from_secs_f64(self.bytes as f64 / self.bytes_per_second as f64);
         let ahead = due.saturating_sub(self.began.elapsed());
-        if ahead > Duration::from_millis(1) {
-            tokio::time::sleep(ahead).await;
+        if ahead > TIMER_LATE {
+            pause(ahead).await;
         }
     }
 }
