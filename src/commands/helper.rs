@@ -68,7 +68,7 @@ fn unmounted(call: &UnmountCall) -> Result<(), Failure> {
     let shown = entry.dir.display();
     let by_root = nix::unistd::geteuid().is_root();
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::ResourceBusy if call.read_only && by_root && place::remount(&entry.dir, true, false).is_ok() => {
+        io::ErrorKind::ResourceBusy if call.read_only && by_root && place::remount(&entry.dir, true, None).is_ok() => {
             Failure::mount(format!("{}: it is read-only now", unmount::in_use(&entry.dir)))
         }
         io::ErrorKind::ResourceBusy => {

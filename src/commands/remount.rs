@@ -34,7 +34,8 @@ pub(super) fn run(call: &MountCall, wish: Remount) -> Result<(), Failure> {
     if call.fake {
         return Ok(());
     }
-    place::remount(&entry.dir, config.read_only, config.no_exec).map_err(|error| match error.kind() {
+    let no_exec = said.iter().any(|name| matches!(&**name, "exec" | "noexec")).then_some(config.no_exec);
+    place::remount(&entry.dir, config.read_only, no_exec).map_err(|error| match error.kind() {
         std::io::ErrorKind::ResourceBusy => Failure::mount(format!(
             "{}, and files on it are open for writing: close them and remount it again",
             in_use(&entry.dir)

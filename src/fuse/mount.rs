@@ -204,12 +204,16 @@ pub fn force(dir: &Path) -> io::Result<()> {
     Ok(umount2(dir, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW)?)
 }
 
-/// Makes what is mounted at `dir` read-only or writable, and its programs runnable or not, as root. The kernel keeps its
-/// times' mode, and lets nothing else of a FUSE mount be changed (fuse_reconfigure).
+/// Makes what is mounted at `dir` read-only or writable, and its programs runnable or not (as they are, if nothing is said),
+/// as root. The kernel keeps its times' mode, and lets nothing else of a FUSE mount be changed (fuse_reconfigure).
 ///
 /// # Errors
 /// What mount(2) said; `ResourceBusy` where a file is open for writing that would have to be read-only.
-pub fn remount(dir: &Path, read_only: bool, no_exec: bool) -> io::Result<()> {
+pub fn remount(dir: &Path, read_only: bool, no_exec: Option<bool>) -> io::Result<()> {
+    let no_exec = match no_exec {
+        Some(no_exec) => no_exec,
+        None => nix::sys::statvfs::statvfs(dir)?.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC),
+    };
     Ok(mount(None::<&str>, dir, None::<&str>, MsFlags::MS_REMOUNT | flags(read_only, no_exec), None::<&str>)?)
 }
 

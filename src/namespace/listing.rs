@@ -176,9 +176,12 @@ impl Listing {
         directories.map(|slot| state.roll.name(slot).into()).collect()
     }
 
-    /// Takes all keys at once, if nothing has been asked for yet.
+    /// Takes a page of keys from the first one on, if nothing has been asked for yet.
     pub(super) fn take_whole(self: &Arc<Self>, namespace: &Namespace, page: ListPage, asked: u64) {
-        let ask = self.state.lock().plan.next(0, 1);
+        let ask = {
+            let mut state = self.state.lock();
+            if state.plan.is_untouched() { state.plan.next(0, 1) } else { None }
+        };
         if let Some(ask) = ask {
             self.take_page(namespace, ask.range, page, (asked, self.began));
             self.changed.notify_waiters();

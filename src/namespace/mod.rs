@@ -138,6 +138,7 @@ struct Shared {
     asking: Mutex<Asking>,
     /// First pages that lookups brought, the latest first.
     begun: Mutex<VecDeque<Arc<listing::Listing>>>,
+    brought: Mutex<renew::Brought>,
     /// Told when keys have been moved.
     moved: Notify,
     /// The server was found to list out of order.
@@ -173,6 +174,7 @@ impl Namespace {
             table,
             asking: Mutex::default(),
             begun: Mutex::default(),
+            brought: Mutex::default(),
             moved: Notify::new(),
             serial_listings: AtomicBool::new(false),
             events: Mutex::new(None),

@@ -172,6 +172,12 @@ impl<T: Default> Plan<T> {
         }
     }
 
+    /// Whether nothing has been asked for yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        let is_first = |range: &Range<T>| range.phase == Phase::Idle && range.continuation.is_none();
+        self.pages == 0 && self.ranges.len() == 1 && self.ranges.iter().all(is_first)
+    }
+
     /// The next request, with `asked` of them on the way and at most `asked_max` wanted.
     pub(super) fn next(&mut self, asked: usize, asked_max: usize) -> Option<Ask> {
         let asked_max = match self.pages {

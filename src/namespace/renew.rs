@@ -5,7 +5,8 @@
 //! [`SINGLE_NAMES_MAX`] names that were asked for, for each page of it, and only if a few pages hold it: going on as before
 //! would cost as many HEADs and the same LISTs.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::children::Directory;
@@ -20,6 +21,10 @@ const SINGLE_NAMES_MAX: u32 = 3;
 pub(super) const BACKGROUND_PAGES_MAX: usize = 5;
 /// Directories of more than a page that were looked up last and whose first page waits for who lists them: some 100 KiB each.
 pub(super) const BEGUN_MAX: usize = 8;
+/// Names of directories that lookups brought whole and that are kept, some 100 bytes each.
+const BROUGHT_NAMES_MAX: usize = if cfg!(test) { 5_000 } else { 200_000 };
+/// What a directory counts beside its names.
+const ENTRY_WEIGHT: usize = 8;
 /// The last part of the time for which names are good, as a divisor: a quarter of a second leaves room for two LISTs.
 const LATE_DIVISOR: u32 = 4;
 
@@ -121,12 +126,46 @@ impl Namespace {
             listing
         };
         listing.take_whole(self, page, asked);
-        if !listing.is_complete() {
+        if listing.is_complete() {
+            self.bound_brought(ino, &listing);
+        } else {
             let mut begun = self.0.begun.lock();
             begun.truncate(BEGUN_MAX - 1);
             begun.push_front(listing);
         }
     }
+
+    /// Forgets the directories again that lookups brought longest ago, where they are too many.
+    fn bound_brought(&self, ino: Ino, listing: &Arc<Listing>) {
+        let gone = {
+            let mut brought = self.0.brought.lock();
+            let weight = listing.len() + ENTRY_WEIGHT;
+            brought.weight += weight;
+            brought.directories.push_back((ino, Arc::downgrade(listing), weight));
+            let mut gone = Vec::new();
+            while brought.weight > BROUGHT_NAMES_MAX
+                && let Some((ino, listing, weight)) = brought.directories.pop_front()
+            {
+                brought.weight -= weight;
+                gone.push((ino, listing));
+            }
+            gone
+        };
+        let mut table = self.0.table.lock();
+        for (ino, listing) in gone {
+            let Some(directory) = table.directories.get_mut(&ino) else { continue };
+            if directory.current.as_ref().is_some_and(|current| std::ptr::eq(Arc::as_ptr(current), listing.as_ptr())) {
+                (directory.current, directory.listed) = (None, None);
+            }
+        }
+    }
+}
+
+/// Directories that lookups brought whole, in that order.
+#[derive(Debug, Default)]
+pub(super) struct Brought {
+    directories: VecDeque<(Ino, Weak<Listing>, usize)>,
+    weight: usize,
 }
 
 #[cfg(test)]

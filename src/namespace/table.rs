@@ -173,8 +173,13 @@ impl Table {
         if let Some(&ino) = directory.children.get(name) {
             return Some(ino);
         }
-        let (listing, entry) =
-            directory.listings().find_map(|listing| listing.entry(name).map(|entry| (listing, entry)))?;
+        // What an older listing has and the last complete one has not is gone; that it is still read by a stream, or kept to be
+        // gone on with, does not bring it back.
+        let listed = directory.listed;
+        let good = directory.listings().filter(|listing| listed.is_none_or(|listed| listing.began >= listed));
+        let mut found = good.filter_map(|listing| listing.entry(name).map(|entry| (listing, entry)));
+        let (listing, entry) = found.next()?;
+        drop(found);
         self.link_as(entry.ino, parent, name, entry.kind, listing.began, listing.made);
         self.row_mut(entry.ino).object = entry.object;
         Some(entry.ino)

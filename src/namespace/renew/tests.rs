@@ -212,3 +212,25 @@ async fn a_slow_walk_waits_for_no_listing_once_it_is_under_way() {
     // One for half a TTL, which is a directory here.
     assert!(lists_after - lists <= DIRECTORIES as u64 + 2, "{}", lists_after - lists);
 }
+
+#[tokio::test]
+async fn a_name_that_is_gone_does_not_come_back_from_a_page_that_a_lookup_brought_before() {
+    let bench = Bench::new(keys("d", 1001));
+    let d = bench.lookup(Ino::ROOT, "d").await;
+    bench.clock.advance(Bench::ttl() * 2);
+    bench.bucket.delete_directly("d/00000");
+    assert_eq!(bench.list(d).await.0, 1000);
+    assert!(bench.namespace.lookup(d, "00000").await.is_err());
+}
+
+#[tokio::test]
+async fn directories_that_lookups_brought_do_not_fill_the_memory() {
+    let bench = Bench::new((0..40).flat_map(|number| keys(&format!("{number}"), 300)));
+    for number in 0..40 {
+        bench.lookup(Ino::ROOT, &format!("{number}")).await;
+        bench.clock.advance(Bench::ttl() * 2);
+    }
+    let table = bench.namespace.0.table.lock();
+    let kept: usize = table.directories.values().filter_map(|it| Some(it.current.as_ref()?.len())).sum();
+    assert!((3_000..=BROUGHT_NAMES_MAX).contains(&kept), "{kept}");
+}
