@@ -92,7 +92,10 @@ impl FileSystem {
                 return Ok(opened);
             }
             let generation = inode.view.lock().generation;
-            if let Some(opened) = self.open_published(&inode, access, generation, &mut asked).await? {
+            // What this mount itself published since the lookup is newer than what that got.
+            let asked = asked.take().filter(|asked| !self.namespace.has_changed_since(ino, asked.changes));
+            let asked = asked.map(|asked| asked.reader);
+            if let Some(opened) = self.open_published(&inode, access, generation, asked).await? {
                 return Ok(opened);
             }
         }
@@ -114,7 +117,7 @@ impl FileSystem {
         inode: &InodeUse,
         access: Access,
         generation: u64,
-        asked: &mut Option<Reader>,
+        asked: Option<Reader>,
     ) -> FsResult<Option<Opened>> {
         let told = self.namespace.peek(inode.ino).and_then(|node| node.info);
         let known = { inode.view.lock().info.clone() }.or_else(|| told.clone());
@@ -122,7 +125,7 @@ impl FileSystem {
         let may_show = !access.writable && !self.options.direct_io && self.passthrough.load(Relaxed);
         let checked = known.as_ref().filter(|_| may_show).and_then(|known| self.read.begin_check(known));
         let moment = self.namespace.moment();
-        let (asked, learned) = match asked.take().filter(|reader| reader.info().key() == &key) {
+        let (asked, learned) = match asked.filter(|reader| reader.info().key() == &key) {
             Some(reader) => (Ok(reader), true),
             None => {
                 let brought = match &known {

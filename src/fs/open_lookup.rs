@@ -31,7 +31,15 @@ struct Waiting {
     ino: Ino,
     thread: u32,
     since: Instant,
-    reader: Reader,
+    asked: AskedByLookup,
+}
+
+/// What a lookup got of S3.
+#[derive(Debug)]
+pub(super) struct AskedByLookup {
+    pub(super) reader: Reader,
+    /// The count of local changes before it was asked for.
+    pub(super) changes: u64,
 }
 
 impl OpenLookups {
@@ -43,10 +51,10 @@ impl OpenLookups {
     }
 
     /// The reader that a thread's lookup of the inode got.
-    pub(super) fn take(&self, ino: Ino, thread: u32, now: Instant) -> Option<Reader> {
+    pub(super) fn take(&self, ino: Ino, thread: u32, now: Instant) -> Option<AskedByLookup> {
         let mut all = self.0.lock();
         let at = all.iter().position(|waiting| waiting.ino == ino && waiting.thread == thread)?;
-        Some(all.swap_remove(at)).filter(|waiting| is_timely(waiting, now)).map(|waiting| waiting.reader)
+        Some(all.swap_remove(at)).filter(|waiting| is_timely(waiting, now)).map(|waiting| waiting.asked)
     }
 
     /// The kernel is given the name for a while: calls of open(2) may come without a lookup.
@@ -100,6 +108,7 @@ impl FileSystem {
     pub async fn lookup_to_open(&self, parent: Ino, name: &OsStr, thread: u32, flags: i32) -> FsResult<LookedUp> {
         let spelled = Self::name(name).map_err(|_| FsError::NotFound)?;
         let access = Access::of(flags);
+        let changes = self.namespace.moment().changes();
         let asked = self.namespace.lookup_by(parent, spelled, async |key, known| {
             let brought = match known {
                 Some((ino, known)) if !access.writable => self.neighbour(ino, known).await,
@@ -115,7 +124,8 @@ impl FileSystem {
         if let Some((node, reader)) = asked.await? {
             let is_of = |reader: &Reader| node.info.as_ref().is_some_and(|it| it.version == reader.info().version);
             if let Some(reader) = reader.filter(is_of).filter(|_| node.kind == NodeKind::File) {
-                self.lookups.put(Waiting { ino: node.ino, thread, since: self.clock.now(), reader });
+                let asked = AskedByLookup { reader, changes };
+                self.lookups.put(Waiting { ino: node.ino, thread, since: self.clock.now(), asked });
                 return Ok(LookedUp { node: self.as_opened(node), name_for: Duration::ZERO });
             }
             return Ok(self.as_found(node).into());

@@ -18,7 +18,7 @@ use crate::fs::{FileSystem, KernelEvent};
 use crate::metrics::Metrics;
 
 /// Fewest and most threads that serve the kernel; between them there is one for each core. Measured
-/// (docs/decisions/0024-a-thread-for-each-core.md).
+/// (docs/decisions/0026-a-thread-for-each-core.md).
 const THREADS: std::ops::RangeInclusive<usize> = 2..=16;
 
 /// How the kernel is served.

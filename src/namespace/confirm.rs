@@ -21,6 +21,13 @@ pub struct Moment {
     at: Instant,
 }
 
+impl Moment {
+    /// How many local changes there had been.
+    pub fn changes(&self) -> u64 {
+        self.asked.at
+    }
+}
+
 impl Table {
     /// S3 was asked at count `asked` and showed a key in a directory.
     pub(super) fn confirm_way(&mut self, directory: Ino, asked: u64, at: Instant) {
@@ -41,6 +48,11 @@ impl Namespace {
     pub fn moment(&self) -> Moment {
         let (at, table) = (self.0.clock.now(), self.0.table.lock());
         Moment { asked: table.ask(), at }
+    }
+
+    /// Whether this mount has changed an inode, or gives it up, since there were so many changes.
+    pub fn has_changed_since(&self, ino: Ino, changes: u64) -> bool {
+        self.0.table.lock().rows.get(&ino).is_none_or(|row| row.changed > changes || row.unpublished)
     }
 
     /// An open asked S3: this was the object then.

@@ -48,6 +48,16 @@ async fn the_get_of_a_lookup_is_that_of_the_open_it_was_made_for() {
 }
 
 #[tokio::test]
+async fn what_this_mount_published_since_the_lookup_is_what_opens() {
+    let mount = with_old_name().await;
+    let (ino, _) = mount.lookup_to_open("a", ONE).await;
+    let other = mount.fs.open(ino, libc::O_WRONLY | libc::O_TRUNC).await.expect("opens");
+    mount.fs.write(other.handle, 0, Bytes::from_static(b"ours")).await.expect("writes");
+    mount.close(other.handle).await.expect("published");
+    assert_eq!(mount.open_by(ino, ONE).await.expect("no other writer was there"), b"ours");
+}
+
+#[tokio::test]
 async fn another_thread_and_another_call_ask_for_themselves() {
     let mount = with_old_name().await;
     let (ino, _) = mount.lookup_to_open("a", ONE).await;
