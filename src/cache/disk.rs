@@ -84,11 +84,6 @@ impl DiskCache {
         })))
     }
 
-    /// Where it is.
-    pub fn dir(&self) -> &Path {
-        &self.0.path
-    }
-
     /// Takes over what an earlier process left, as far as it fits. Answers how many versions that are.
     pub fn recover(&self) -> usize {
         let disk = &*self.0;

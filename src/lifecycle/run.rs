@@ -12,7 +12,6 @@ use super::shutdown::{self, Mount};
 use super::state::{Claimed, StateDir};
 use super::utab::Record;
 use super::{Failure, budget, disk_cache, exports, log, place, systemd, telling};
-use crate::cache::DiskCache;
 use crate::clock::Clock;
 use crate::config::{MountConfig, S3Config};
 use crate::export::status;
@@ -95,8 +94,7 @@ async fn compose(
         Some(renames),
     );
     let disk = disk_cache::open(config, metrics, &clock).await?;
-    // The disk that is meant for caches is the faster one.
-    let spill = Spill::in_dir(disk.as_ref().map_or(state, DiskCache::dir))
+    let spill = Spill::in_dir(state)
         .and_then(|spill| spill.kept_in(state))
         .inspect_err(|error| tracing::warn!(%error, "no local disk for unpublished bytes that memory has no room for"));
     let (readable, shared) = (Arc::clone(&store), Arc::clone(&pages));
