@@ -108,7 +108,7 @@ impl FileSystem {
     pub async fn lookup_to_open(&self, parent: Ino, name: &OsStr, thread: u32, flags: i32) -> FsResult<LookedUp> {
         let spelled = Self::name(name).map_err(|_| FsError::NotFound)?;
         let access = Access::of(flags);
-        let changes = self.namespace.moment().changes();
+        let changes = self.namespace.changes();
         let asked = self.namespace.lookup_by(parent, spelled, async |key, known| {
             let brought = match known {
                 Some((ino, known)) if !access.writable => self.neighbour(ino, known).await,

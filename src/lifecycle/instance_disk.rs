@@ -58,7 +58,7 @@ pub(super) fn make_ready(device: &Path, at: &Path, is_mounted: impl Fn() -> bool
         }
         Contents::Nothing => {
             // With O_EXCL a block device that is mounted, or part of another, is busy: open(2).
-            let claimed = OpenOptions::new().write(true).custom_flags(nix::libc::O_EXCL).open(device);
+            let claimed = OpenOptions::new().write(true).custom_flags(libc::O_EXCL).open(device);
             drop(claimed.map_err(|error| failed(&format!("is blank and cannot be taken: {error}")))?);
             tracing::info!(device = %shown, "making a file system on a blank instance store");
             // Lazily, since the tables of a TB would take a minute; for root alone nothing is set aside.

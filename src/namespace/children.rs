@@ -67,6 +67,11 @@ impl Directory {
         self.listings().for_each(|listing| listing.take_entry(name));
     }
 
+    /// When a name that the directory does not have was last known to be absent.
+    pub(super) fn absent_since(&self, name: &str) -> Option<Instant> {
+        self.absent.get(name).copied().max(self.listed)
+    }
+
     /// A name is not there. Thousands of them, asked for or removed, shall not fill the memory.
     pub(super) fn note_absent(&mut self, name: Arc<str>, now: Instant) {
         if self.absent.len() >= ABSENT_NAMES_MAX {

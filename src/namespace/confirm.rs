@@ -21,13 +21,6 @@ pub struct Moment {
     at: Instant,
 }
 
-impl Moment {
-    /// How many local changes there had been.
-    pub fn changes(&self) -> u64 {
-        self.asked.at
-    }
-}
-
 impl Table {
     /// S3 was asked at count `asked` and showed a key in a directory.
     pub(super) fn confirm_way(&mut self, directory: Ino, asked: u64, at: Instant) {
@@ -48,6 +41,11 @@ impl Namespace {
     pub fn moment(&self) -> Moment {
         let (at, table) = (self.0.clock.now(), self.0.table.lock());
         Moment { asked: table.ask(), at }
+    }
+
+    /// How many local changes there have been.
+    pub fn changes(&self) -> u64 {
+        self.0.table.lock().changes
     }
 
     /// Whether this mount has changed an inode, or gives it up, since there were so many changes.

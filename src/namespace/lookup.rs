@@ -38,15 +38,12 @@ impl Namespace {
         if let Err(error) = Self::check_directory(&table, parent) {
             return Some(Err(error));
         }
-        let now = self.0.clock.now();
         if let Some(ino) = table.child(parent, name) {
             let row = table.rows.get(&ino)?;
             return self.is_row_fresh(&table, ino, row).then_some(Ok(ino));
         }
-        let directory = table.directories.get(&parent)?;
-        let listed = directory.listed.is_some_and(|listed| self.is_fresh(listed, now));
-        let absent = directory.absent.get(name).is_some_and(|&seen| self.is_fresh(seen, now));
-        (listed || absent).then_some(Err(NamespaceError::NotFound))
+        let since = table.directories.get(&parent)?.absent_since(name)?;
+        self.is_fresh(since, self.0.clock.now()).then_some(Err(NamespaceError::NotFound))
     }
 
     pub(super) fn take(&self, ino: Ino) -> NamespaceResult<Node> {
@@ -63,19 +60,19 @@ impl Namespace {
 
     /// Looks a name up. A found inode has one reference more.
     pub async fn lookup(&self, parent: Ino, name: &str) -> NamespaceResult<Node> {
-        if let Some(outcome) = self.try_lookup(parent, name) {
-            return outcome;
-        }
-        let ino = self.ask(parent, name, false).await?;
-        self.take(ino)
+        self.look_up(parent, name, false).await
     }
 
     /// The same for a name that is of use to the caller only if a directory has it: that is asked first, and mostly alone.
     pub async fn lookup_directory(&self, parent: Ino, name: &str) -> NamespaceResult<Node> {
+        self.look_up(parent, name, true).await
+    }
+
+    async fn look_up(&self, parent: Ino, name: &str, directory_first: bool) -> NamespaceResult<Node> {
         if let Some(outcome) = self.try_lookup(parent, name) {
             return outcome;
         }
-        let ino = self.ask(parent, name, true).await?;
+        let ino = self.ask(parent, name, directory_first).await?;
         self.take(ino)
     }
 

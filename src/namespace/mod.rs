@@ -37,7 +37,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
@@ -197,6 +197,11 @@ impl Namespace {
 
     fn is_fresh(&self, seen: Instant, now: Instant) -> bool {
         now.saturating_duration_since(seen) < self.0.limits.metadata_ttl
+    }
+
+    /// How long what was seen then is still fresh.
+    fn fresh_for(&self, seen: Instant) -> Duration {
+        self.0.limits.metadata_ttl.saturating_sub(self.0.clock.now().saturating_duration_since(seen))
     }
 
     /// What all keys in a directory begin with: empty, or ending in `/`.

@@ -151,17 +151,14 @@ impl Namespace {
             return ttl.max(Duration::from_nanos(1));
         }
         let listed = table.directories.get(&row.parent).and_then(|directory| directory.listed);
-        let seen = listed.map_or(row.seen, |listed| listed.max(row.seen));
-        ttl.saturating_sub(self.0.clock.now().saturating_duration_since(seen))
+        self.fresh_for(listed.map_or(row.seen, |listed| listed.max(row.seen)))
     }
 
     /// How long a name that is not there need not be asked again.
     pub fn absent_for(&self, parent: Ino, name: &str) -> Duration {
         let table = self.0.table.lock();
-        let Some(directory) = table.directories.get(&parent) else { return Duration::ZERO };
-        let seen = directory.absent.get(name).copied().max(directory.listed);
-        let age = seen.map(|seen| self.0.clock.now().saturating_duration_since(seen));
-        age.map_or(Duration::ZERO, |age| self.0.limits.metadata_ttl.saturating_sub(age))
+        let since = table.directories.get(&parent).and_then(|directory| directory.absent_since(name));
+        since.map_or(Duration::ZERO, |since| self.fresh_for(since))
     }
 
     /// The inode, asked for anew if it was not confirmed lately. `Stale` if its name leads elsewhere now.

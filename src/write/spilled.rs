@@ -23,11 +23,6 @@ impl SpilledRange {
         Self { page, within }
     }
 
-    /// How many bytes these are.
-    pub fn len_bytes(&self) -> u64 {
-        self.within.len() as u64
-    }
-
     pub(super) fn read(&self) -> io::Result<Bytes> {
         self.page.read(self.within.clone()).map(Bytes::from)
     }

@@ -129,12 +129,10 @@ umount -N $other "$T/mnt"
 /// A machine's /etc and a user's home, in the namespace of the fact: mount(8) reads no other fstab for a user.
 const USER: &str = r#"
 for program in mount umount fusermount3; do
-    [ -u "$(command -v $program)" ] || { echo "skip: $program is not set-user-ID"; exit 0; }
+    [ -u "$(command -v $program)" ] || skip "$program is not set-user-ID"
 done
-mkdir "$T/etc"
-mount -t tmpfs tmpfs "$T/etc"
-mkdir "$T/etc/up" "$T/etc/work"
-mount -t overlay overlay -o "lowerdir=/etc,upperdir=$T/etc/up,workdir=$T/etc/work" /etc
+layer etc
+lay_over /etc etc /etc
 mount -t tmpfs tmpfs /mnt
 # Below the scratch directory nobody but root finds anything.
 cp "$S3MOUNT" /mnt/s3mount
@@ -200,10 +198,5 @@ fn as_user(bed: &Bed, body: &str, check: impl FnOnce(&str) -> Result<(), String>
     if !has("setpriv") {
         return Ok(Some("no setpriv (util-linux)".into()));
     }
-    let mut skipped = None;
-    let shown = shown(bed, &format!("{USER}{body}"), |said| {
-        skipped = said.lines().find_map(|line| line.strip_prefix("skip: ")).map(str::to_owned);
-        if skipped.is_some() { Ok(()) } else { check(said) }
-    })?;
-    Ok(shown.or(skipped))
+    shown(bed, &format!("{USER}{body}"), check)
 }
