@@ -106,7 +106,7 @@ fn every_line_of_fstab_is_one_that_the_helper_takes() -> Shown {
 }
 
 /// What the documents take for granted, in the namespace of the fact: the directories of their mounts, endpoints of S3 and
-/// CloudWatch, and no state but the fact's own.
+/// CloudWatch, and no state and no mount but the fact's own.
 const SETTING: &str = r#"
 export AWS_ENDPOINT_URL=$ENDPOINT AWS_REGION=us-east-1
 mkdir "$T/etc"
@@ -119,6 +119,8 @@ cp "$T/data.toml" /etc/s3mount/data.toml
 cd "$T"
 s3mount() { "$S3MOUNT" "$@"; }
 mounted() { grep -q " $1 " /proc/self/mountinfo; }
+# This machine's own mounts of s3mount, out of sight: "status" tells of every one that it sees.
+{ findmnt -rno TARGET -t fuse.s3mount || true; } | while read -r dir; do umount -i -l "$(printf %b "$dir")"; done
 gone() { if mounted "$1"; then s3mount unmount "$1"; fi; }
 leave() { for dir in /mnt/data /mnt/part /mnt/all /mnt/mine; do if mounted "$dir"; then umount -i -l "$dir"; fi; done; }
 "#;
