@@ -195,7 +195,7 @@ impl FileSystem {
             !view.given_up
         };
         let (keeping, why) = (writer.clone(), reason.to_owned());
-        let kept = tokio::task::spawn_blocking(move || keeping.keep(&why)).await.unwrap_or(false);
+        let kept = tokio::task::spawn_blocking(move || keeping.keep(&why)).await.is_ok_and(|kept| kept.is_ok());
         if is_written {
             return;
         }
@@ -266,7 +266,7 @@ impl FileSystem {
         for inode in self.open.dirty() {
             let writer = inode.view.lock().writer.clone();
             if let Some(writer) = writer {
-                kept += usize::from(writer.keep("the mount was ended before the upload finished"));
+                kept += usize::from(writer.keep("the mount was ended before the upload finished").is_ok());
             }
         }
         kept

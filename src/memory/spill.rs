@@ -104,13 +104,14 @@ impl Spill {
         self
     }
 
-    /// A page, with its room on the disk reserved where the file system does that.
+    /// A page, with its room on the disk reserved where the file system does that. `beside_bytes` are in memory, and are kept along with
+    /// all pages where they cannot be published.
     ///
     /// # Errors
-    /// `StorageFull`, also where less than a twentieth of the file system would stay free, or a second copy of all pages would find no
-    /// room; what the disk says otherwise.
-    pub fn take(&self) -> io::Result<SpilledPage> {
-        let outcome = self.0.check_room().and_then(|()| Slots::take(&self.0));
+    /// `StorageFull`, also where less than a twentieth of the file system would stay free, or a second copy of all that is unpublished
+    /// would find no room; what the disk says otherwise.
+    pub fn take(&self, beside_bytes: u64) -> io::Result<SpilledPage> {
+        let outcome = self.0.check_room(beside_bytes).and_then(|()| Slots::take(&self.0));
         let refuses = outcome.is_err();
         if self.0.refuses.swap(refuses, Relaxed) != refuses {
             match &outcome {
@@ -141,7 +142,7 @@ impl Spill {
 }
 
 impl Slots {
-    fn check_room(&self) -> io::Result<()> {
+    fn check_room(&self, beside_bytes: u64) -> io::Result<()> {
         let pages = self.taken.lock().pages();
         let fs = fstatvfs(&self.file)?;
         let mut is_full = fs.blocks_available() < fs.blocks() / LEFT_FREE_DIVISOR;
@@ -152,7 +153,8 @@ impl Slots {
         if let Some(kept_in) = &self.kept_in {
             let fs = fstatvfs(kept_in)?;
             // The page itself may be on the same file system.
-            is_full |= fs.blocks_available().saturating_mul(fs.fragment_size()) < (pages + 2) * PAGE_BYTES as u64;
+            let wanted = (pages + 2) * PAGE_BYTES as u64 + beside_bytes;
+            is_full |= fs.blocks_available().saturating_mul(fs.fragment_size()) < wanted;
         }
         if is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }

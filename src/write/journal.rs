@@ -18,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use super::Piece;
@@ -28,6 +29,10 @@ use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 const FORMAT: u32 = 1;
 /// Bytes read at a time while kept bytes are checked.
 const CHECK_BYTES: usize = 1 << 20;
+/// What file systems give room in.
+const BLOCK_BYTES: u64 = 4096;
+/// Room for what a record has beside its bytes: directory, intent, and what the file system itself takes.
+const RECORD_BYTES: u64 = 128 << 10;
 
 /// Names something kept; part of a path and of a command line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +62,18 @@ pub struct KeptBase {
     pub size_bytes: u64,
     /// How far it shows through where nothing was written, in bytes.
     pub shown_bytes: u64,
+}
+
+impl KeptBase {
+    /// An object, shown up to so many bytes.
+    pub(super) fn of(object: &ObjectInfo, shown_bytes: u64) -> Self {
+        Self {
+            key: object.key().as_str().to_owned(),
+            etag: object.etag().as_str().to_owned(),
+            size_bytes: object.size_bytes,
+            shown_bytes,
+        }
+    }
 }
 
 /// A part of an upload that the server still has.
@@ -128,6 +145,8 @@ pub(super) struct Keeping {
 #[derive(Clone, Debug)]
 pub struct Journal {
     dir: Option<PathBuf>,
+    #[cfg(test)]
+    pub(super) test: std::sync::Arc<tests::Interference>,
 }
 
 impl Journal {
@@ -140,12 +159,20 @@ impl Journal {
         builder.recursive(true).mode(0o700);
         builder.create(dir.join("uploads"))?;
         builder.create(dir.join("kept"))?;
-        Ok(Self { dir: Some(dir.to_owned()) })
+        Ok(Self::of(Some(dir.to_owned())))
+    }
+
+    fn of(dir: Option<PathBuf>) -> Self {
+        Self {
+            dir,
+            #[cfg(test)]
+            test: std::sync::Arc::default(),
+        }
     }
 
     /// No journal: nothing is kept. For tests.
     pub fn disabled() -> Self {
-        Self { dir: None }
+        Self::of(None)
     }
 
     pub(super) fn is_disabled(&self) -> bool {
@@ -184,24 +211,64 @@ impl Journal {
         entries.flatten().filter_map(read).collect()
     }
 
-    /// Keeps bytes. Everything is on disk when this answers.
+    /// Keeps bytes. Everything is on disk when this answers; nothing is, and `None` the answer, if they are not wanted any more
+    /// once all of them are written.
+    ///
+    /// # Errors
+    /// `StorageFull`, before anything is written, where there is no room for all of them; what the disk says.
     pub(super) fn keep(
         &self,
         keeping: Keeping,
         bytes: &[(ByteRange, Vec<Piece>)],
         now: SystemTime,
-    ) -> io::Result<KeptId> {
+        is_wanted: impl FnOnce() -> bool,
+    ) -> io::Result<Option<KeptId>> {
         let dir = self.dir.as_ref().ok_or_else(|| io::Error::other("there is no journal"))?;
+        self.check_room(dir, bytes.iter().map(|(range, _)| on_disk_bytes(*range)).sum())?;
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = KeptId(format!("{}-{:08x}", now.as_secs(), fastrand::u32(..)));
         let home = dir.join("kept").join(&id.0);
         fs::DirBuilder::new().mode(0o700).create(&home)?;
-        let written = write_kept(&home, keeping, bytes, now.as_secs());
-        if written.is_err() {
+        let is_wanted = || {
+            #[cfg(test)]
+            self.test.written();
+            is_wanted()
+        };
+        let written = write_kept(&home, keeping, bytes, now.as_secs(), is_wanted);
+        if !matches!(written, Ok(true)) {
             // Half of it helps nobody; memory still has it all.
             let _ = fs::remove_dir_all(&home);
         }
-        written.map(|()| id)
+        Ok(written?.then_some(id))
+    }
+
+    /// A copy that would not fit is not begun: until it failed it would leave nobody else any room.
+    fn check_room(&self, dir: &Path, bytes: u64) -> io::Result<()> {
+        // A file system that does not say is found out by writing.
+        let Ok(fs) = statvfs(dir) else { return Ok(()) };
+        let free = fs.blocks_available().saturating_mul(fs.fragment_size());
+        #[cfg(test)]
+        let free = free.min(self.test.room_bytes());
+        if free >= bytes.saturating_add(RECORD_BYTES) {
+            return Ok(());
+        }
+        let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+        let (wanted, free, dir) = (mebibytes(bytes), free >> 20, dir.display());
+        Err(io::Error::new(io::ErrorKind::StorageFull, format!("{wanted} MiB do not fit {dir}, which has {free} free")))
+    }
+
+    /// Whether something is still kept, whole.
+    pub(super) fn holds(&self, id: &KeptId) -> bool {
+        self.dir.as_ref().is_some_and(|dir| dir.join("kept").join(&id.0).join("intent.json").exists())
+    }
+
+    /// What is kept lies over this object from now on. On disk when this answers.
+    ///
+    /// # Errors
+    /// It is not there any more, or cannot be written; the record is then as it was.
+    pub(super) fn rest_on(&self, id: &KeptId, base: KeptBase) -> io::Result<()> {
+        let kept = self.kept().into_iter().find(|kept| kept.id == *id);
+        kept.ok_or(io::ErrorKind::NotFound)?.rest_on(base).map(|_| ())
     }
 
     /// Forgets something that was kept.
@@ -237,7 +304,19 @@ impl Journal {
     }
 }
 
-fn write_kept(home: &Path, keeping: Keeping, bytes: &[(ByteRange, Vec<Piece>)], now: u64) -> io::Result<()> {
+/// Room that the bytes of a range take.
+fn on_disk_bytes(range: ByteRange) -> u64 {
+    (range.end.div_ceil(BLOCK_BYTES) - range.start / BLOCK_BYTES) * BLOCK_BYTES
+}
+
+/// False if nobody wants it any more once the bytes are written.
+fn write_kept(
+    home: &Path,
+    keeping: Keeping,
+    bytes: &[(ByteRange, Vec<Piece>)],
+    now: u64,
+    is_wanted: impl FnOnce() -> bool,
+) -> io::Result<bool> {
     let data = File::create(home.join("data"))?;
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
     for (range, chunks) in bytes {
@@ -257,6 +336,9 @@ fn write_kept(home: &Path, keeping: Keeping, bytes: &[(ByteRange, Vec<Piece>)], 
         }
     }
     data.sync_all()?;
+    if !is_wanted() {
+        return Ok(false);
+    }
     let intent = Intent {
         format: FORMAT,
         key: keeping.key,
@@ -272,7 +354,8 @@ fn write_kept(home: &Path, keeping: Keeping, bytes: &[(ByteRange, Vec<Piece>)], 
         crc64nvme: digest.finalize(),
     };
     write_intent(home, &intent)?;
-    File::open(home.parent().unwrap_or(home))?.sync_all()
+    File::open(home.parent().unwrap_or(home))?.sync_all()?;
+    Ok(true)
 }
 
 fn write_intent(home: &Path, intent: &Intent) -> io::Result<()> {
@@ -295,18 +378,14 @@ impl Kept {
         Ok(bytes)
     }
 
-    /// The record, once its upload has become an object that the bytes of the record go over. On disk when this answers.
+    /// The record, with its bytes over an object that has everything else of the file, its upload included. On disk when
+    /// this answers.
     ///
     /// # Errors
     /// It cannot be written; the record on disk is then as it was.
-    pub(super) fn rest_on(&self, object: &ObjectInfo) -> io::Result<Self> {
+    pub(super) fn rest_on(&self, base: KeptBase) -> io::Result<Self> {
         let mut intent = self.intent.clone().ok_or_else(|| io::Error::other("the record is torn"))?;
-        intent.base = Some(KeptBase {
-            key: object.key().as_str().to_owned(),
-            etag: object.etag().as_str().to_owned(),
-            size_bytes: intent.size_bytes,
-            shown_bytes: intent.size_bytes,
-        });
+        intent.base = Some(base);
         intent.upload = None;
         write_intent(self.data.parent().unwrap_or(Path::new(".")), &intent)?;
         Ok(Self { intent: Some(intent), ..self.clone() })
@@ -334,3 +413,6 @@ impl Kept {
         if digest.finalize() == intent.crc64nvme { Ok(()) } else { Err(io::Error::other("the kept bytes are damaged")) }
     }
 }
+
+#[cfg(test)]
+mod tests;

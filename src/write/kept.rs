@@ -1,77 +1,184 @@
 //! From a writer to the journal: what is written to disk when a publication fails.
+//!
+//! Owns what the journal has of a file. Invariant: that never is a copy of bytes which S3 has as well: one that is written while a
+//! publication of the same bytes is under way goes, whichever of the two ends first, and whoever stopped waiting for either.
+//! What was written since then stays, over the object that the publication made.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::Piece;
+use tokio::task::JoinHandle;
+
 use super::journal::{Keeping, KeptBase, KeptPart};
-use super::writer::Inner;
+use super::writer::{Inner, Writer};
+use super::{KeptId, Piece};
 use crate::store::WriteCondition;
-use crate::types::ByteRange;
+use crate::types::{ByteRange, ETag, ObjectKey};
+
+/// What the journal has of a file.
+#[derive(Debug)]
+pub(super) struct Record {
+    id: KeptId,
+    /// Everything up to this count of changes is in it.
+    at: u64,
+    key: ObjectKey,
+    /// The object that it lies over.
+    base: Option<ETag>,
+}
+
+/// What became of bytes that were to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The journal has them.
+    Kept,
+    /// S3 has them by now.
+    Published,
+}
+
+/// What is to be kept of a file.
+struct Wanted {
+    record: Record,
+    keeping: Keeping,
+    bytes: Vec<(ByteRange, Vec<Piece>)>,
+}
+
+impl Writer {
+    /// The bytes are not published and nobody will do it: they go into the journal. Blocks.
+    ///
+    /// # Errors
+    /// It could not take them: they are lost with this writer.
+    pub fn keep(&self, reason: &str) -> io::Result<Keep> {
+        // Parts on their way are not waited for: their bytes leave memory only when the server has them.
+        self.0.keep(reason)
+    }
+}
 
 impl Inner {
     /// Puts everything that S3 does not have into the journal, in place of what was kept of this file before. Blocks.
-    pub(super) fn keep(&self, reason: &str) -> io::Result<()> {
-        if self.shared.journal.is_disabled() {
+    pub(super) fn keep(&self, reason: &str) -> io::Result<Keep> {
+        let journal = &self.shared.journal;
+        if journal.is_disabled() {
             tracing::error!(key = %self.state.lock().key, reason, "unpublished bytes are lost: there is no journal, as was wished");
-            return Ok(());
+            return Ok(Keep::Kept);
         }
-        let (keeping, bytes) = {
-            let state = self.state.lock();
-            let mut bytes: Vec<_> =
-                state.staging.written().iter().map(|range| (range, state.staging.share(range))).collect();
-            let base = state.base.as_ref().map(|base| KeptBase {
-                key: base.key().as_str().to_owned(),
-                etag: base.etag().as_str().to_owned(),
-                size_bytes: base.size_bytes,
-                shown_bytes: state.base_len,
-            });
-            // After a conflict the base is gone from S3; where it is at hand it is kept along.
-            if let Some(primed) = &state.primed {
-                // Where a part was dropped the upload has what was written, and the base shows no more.
-                let mut newer = state.dropped();
-                state.staging.written().iter().for_each(|range| newer.insert(range));
-                for gap in newer.gaps(ByteRange::new(0, state.base_len)) {
-                    bytes.push((gap, vec![Piece::Staged(primed.slice(gap.start as usize..gap.end as usize))]));
-                }
-                bytes.sort_by_key(|(range, _)| range.start);
-            }
-            let parts: Vec<KeptPart> = state.kept_parts();
-            let upload = state.upload.as_ref().filter(|_| !parts.is_empty());
-            let keeping = Keeping {
-                key: state.key.as_str().to_owned(),
-                size_bytes: state.size,
-                base,
-                upload: upload.map(|upload| (upload.0.to_string(), parts)),
-                exclusive: state.condition == WriteCondition::Absent,
-                content_type: state.attributes.content_type.as_deref().map(str::to_owned),
-                metadata: state.attributes.metadata.as_ref().clone(),
-                reason: reason.to_owned(),
-            };
-            (keeping, bytes)
+        if self.state.lock().recovered {
+            return Ok(Keep::Kept);
+        }
+        // One after another, also where nobody waits for an earlier one any more.
+        let mut record = self.kept.lock();
+        // Said before anything is looked at: a publication that does not hear of it has ended before.
+        self.has_kept.store(true, Relaxed);
+        let Some(mut wanted) = self.wanted(reason) else {
+            self.settle(&mut record);
+            return Ok(Keep::Published);
         };
-        let upload = keeping.upload.as_ref().map(|(upload, _)| upload.clone());
-        let key = keeping.key.clone();
-        let id = self.shared.journal.keep(keeping, &bytes, self.shared.clock.wall())?;
-        tracing::error!(%key, %id, reason, "unpublished bytes are kept; `s3mount recover` has them");
+        let is_there = |it: &Record| it.is_the_same_as(&wanted.record) && journal.holds(&it.id);
+        if record.as_ref().is_some_and(is_there) {
+            return Ok(Keep::Kept);
+        }
+        let upload = wanted.keeping.upload.as_ref().map(|(upload, _)| upload.clone());
+        let at = wanted.record.at;
+        let is_wanted = || self.state.lock().published < at;
+        let Some(id) = journal.keep(wanted.keeping, &wanted.bytes, self.shared.clock.wall(), is_wanted)? else {
+            return Ok(Keep::Published);
+        };
+        tracing::error!(key = %wanted.record.key, %id, reason, "unpublished bytes are kept; `s3mount recover` has them");
         if let Some(upload) = upload {
             // Its parts are needed now; nobody aborts it but recover.
-            self.shared.journal.ended(&upload);
+            journal.ended(&upload);
         }
-        let before = self.kept.lock().replace(id);
-        if let Some(before) = before {
+        wanted.record.id = id;
+        if let Some(before) = record.replace(wanted.record) {
             // Not there any more if somebody recovered it meanwhile.
-            let _ = self.shared.journal.discard(&before);
+            let _ = journal.discard(&before.id);
         }
-        Ok(())
+        self.settle(&mut record);
+        Ok(if record.is_some() { Keep::Kept } else { Keep::Published })
     }
 
-    /// What was kept has been published after all.
-    pub(super) fn forget_kept(&self) {
-        let kept = self.kept.lock().take();
-        if let Some(kept) = kept
-            && let Err(error) = self.shared.journal.discard(&kept)
-        {
-            tracing::debug!(%kept, %error, "what was kept and then published is not in the journal any more");
+    /// What S3 does not have; `None` if it has everything.
+    fn wanted(&self, reason: &str) -> Option<Wanted> {
+        let state = self.state.lock();
+        if !state.is_dirty() {
+            return None;
         }
+        let mut bytes: Vec<_> =
+            state.staging.written().iter().map(|range| (range, state.staging.share(range))).collect();
+        // After a conflict the base is gone from S3; where it is at hand it is kept along.
+        if let Some(primed) = &state.primed {
+            // Where a part was dropped the upload has what was written, and the base shows no more.
+            let mut newer = state.dropped();
+            state.staging.written().iter().for_each(|range| newer.insert(range));
+            for gap in newer.gaps(ByteRange::new(0, state.base_len)) {
+                bytes.push((gap, vec![Piece::Staged(primed.slice(gap.start as usize..gap.end as usize))]));
+            }
+            bytes.sort_by_key(|(range, _)| range.start);
+        }
+        let parts: Vec<KeptPart> = state.kept_parts();
+        let upload = state.upload.as_ref().filter(|_| !parts.is_empty());
+        let keeping = Keeping {
+            key: state.key.as_str().to_owned(),
+            size_bytes: state.size,
+            base: state.base.as_ref().map(|base| KeptBase::of(base, state.base_len)),
+            upload: upload.map(|upload| (upload.0.to_string(), parts)),
+            exclusive: state.condition == WriteCondition::Absent,
+            content_type: state.attributes.content_type.as_deref().map(str::to_owned),
+            metadata: state.attributes.metadata.as_ref().clone(),
+            reason: reason.to_owned(),
+        };
+        let base = state.base.as_ref().map(|base| base.etag().clone());
+        let record = Record { id: KeptId(String::new()), at: state.count, key: state.key.clone(), base };
+        Some(Wanted { record, keeping, bytes })
+    }
+
+    /// Has the journal follow what was published. Blocks.
+    fn settle(&self, record: &mut Option<Record>) {
+        let Some(kept) = record else { return };
+        let (published, base) = {
+            let state = self.state.lock();
+            (state.published, state.base.as_ref().map(|base| (base.etag().clone(), KeptBase::of(base, state.base_len))))
+        };
+        if kept.at <= published {
+            match self.shared.journal.discard(&kept.id) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    tracing::debug!(id = %kept.id, "what was kept and then published is not in the journal any more");
+                }
+                Err(error) => tracing::warn!(
+                    key = %kept.key, id = %kept.id, %error,
+                    "what was kept is in S3 by now and stays in the journal: `s3mount recover discard` it"
+                ),
+            }
+            *record = None;
+            return;
+        }
+        if let Some((etag, base)) = base
+            && kept.base.as_ref() != Some(&etag)
+        {
+            match self.shared.journal.rest_on(&kept.id, base) {
+                Ok(()) => kept.base = Some(etag),
+                Err(error) => tracing::warn!(
+                    key = %kept.key, id = %kept.id, %error,
+                    "what was kept does not follow what was published since: `s3mount recover push` will want --force"
+                ),
+            }
+        }
+    }
+
+    /// Has the journal follow a publication that has just succeeded, whether or not the answer is waited for.
+    pub(super) fn settle_kept(self: &Arc<Self>) -> Option<JoinHandle<()>> {
+        if !self.has_kept.load(Relaxed) {
+            return None;
+        }
+        let inner = Arc::clone(self);
+        // Somebody may be keeping the file just now, and the disk takes its time.
+        Some(tokio::task::spawn_blocking(move || inner.settle(&mut inner.kept.lock())))
+    }
+}
+
+impl Record {
+    fn is_the_same_as(&self, other: &Self) -> bool {
+        (self.at, &self.key, &self.base) == (other.at, &other.key, &other.base)
     }
 }

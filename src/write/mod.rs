@@ -32,6 +32,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 pub use self::journal::{Intent, Journal, Kept, KeptBase, KeptId, KeptPart};
+pub use self::kept::Keep;
 use self::parts::Layout;
 pub use self::progress::Progress;
 pub use self::spilled::{SpilledRange, load};

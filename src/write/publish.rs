@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::OptionFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
@@ -81,9 +82,8 @@ impl Writer {
             }
         };
         self.0.state.lock().publishing = false;
-        match &outcome {
-            Ok(_) => self.0.forget_kept(),
-            Err(error) => self.0.keep_after(error).await,
+        if let Err(error) = &outcome {
+            self.0.keep_after(error).await;
         }
         self.0.count();
         outcome
@@ -92,7 +92,7 @@ impl Writer {
 
 impl Inner {
     /// One publication; `None` if another must follow, because bytes lay over parts that had to be committed first.
-    async fn round(&self, blocks: &mut Vec<(u64, Bytes)>) -> Result<Option<ObjectInfo>, WriteError> {
+    async fn round(self: &Arc<Self>, blocks: &mut Vec<(u64, Bytes)>) -> Result<Option<ObjectInfo>, WriteError> {
         for start in 0..FRESH_STARTS_MAX {
             let snapshot = loop {
                 self.wait_for_parts().await;
@@ -116,11 +116,16 @@ impl Inner {
                         }
                         unused
                     };
+                    // Nothing is waited for between S3's answer and this: whoever asked for the publication may be gone.
+                    let settled = self.settle_kept();
                     // What is still dirty came in since.
                     self.counted.lock().is_dirty_since(&self.shared, began);
                     // One that was begun while the file was long, and then not needed.
                     if let Some(upload) = unused {
                         self.abort(&upload).await;
+                    }
+                    if let Some(Err(ended)) = OptionFuture::from(settled).await {
+                        tracing::warn!(%ended, "the journal does not know what is published");
                     }
                     let done = snapshot.kept.is_empty() && !snapshot.attributes_late;
                     return Ok(done.then_some(info));
@@ -322,12 +327,14 @@ impl Inner {
 
     async fn keep_after(self: &Arc<Self>, error: &WriteError) {
         if let WriteError::Conflict | WriteError::Stale | WriteError::Store(_) = error {
-            self.shared.metrics.add(Counter::UploadsKept, 1);
             let (inner, reason) = (Arc::clone(self), error.to_string());
             let kept = tokio::task::spawn_blocking(move || inner.keep(&reason)).await;
-            if let Err(left) = kept.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
-                let key = self.state.lock().key.clone();
-                tracing::error!(%key, error = %left, "unpublished bytes are here only: the journal took them not");
+            match kept.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
+                Ok(_) => self.shared.metrics.add(Counter::UploadsKept, 1),
+                Err(left) => {
+                    let key = self.state.lock().key.clone();
+                    tracing::error!(%key, %error, journal = %left, "unpublished bytes are here only");
+                }
             }
         }
     }

@@ -160,7 +160,8 @@ pub async fn push(
     }
     // What was written over parts of the upload goes on top of the object that they have become. The upload is used up: the
     // record must say so before anything else can fail.
-    let kept = kept.rest_on(&info)?;
+    let size_bytes = intent.size_bytes;
+    let kept = kept.rest_on(KeptBase { size_bytes, ..KeptBase::of(&info, size_bytes) })?;
     let intent = kept.intent.as_ref().ok_or(RecoverError::Torn)?;
     write_anew(engine, intent, &kept, force).await
 }
@@ -186,6 +187,8 @@ async fn write_anew(
     };
     let over_base = matches!(base, Base::Object(_));
     let writer = engine.writer(WriteTarget { key: intent.key.as_str().into(), base, attributes });
+    // One that fails leaves the record that is there, and no second one.
+    writer.0.state.lock().recovered = true;
     if let (true, Some(base)) = (over_base, &intent.base) {
         writer.try_truncate(base.shown_bytes).unwrap_or(Ok(()))?;
     }

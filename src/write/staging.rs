@@ -124,7 +124,7 @@ impl Staging {
             }
             let lease = self.room.budget.try_take(PAGE);
             // Why it is refused it says itself.
-            let spilled = || self.room.spill.as_ref().and_then(|spill| spill.take().ok());
+            let spilled = || self.room.spill.as_ref().and_then(|spill| spill.take(self.room.budget.used_bytes()).ok());
             let place = match (&lease, over) {
                 (Some(_), _) => Place::empty(),
                 (None, Over::Nothing) => return Err(Full),
@@ -239,7 +239,7 @@ impl Place {
 
 /// A copy of a page on disk that somebody reads; in memory if the disk is full, for no more than there are such pages.
 fn copied(page: &SpilledPage, room: &Room) -> io::Result<Place> {
-    if let Some(Ok(mut copy)) = room.spill.as_ref().map(Spill::take) {
+    if let Some(Ok(mut copy)) = room.spill.as_ref().map(|spill| spill.take(room.budget.used_bytes())) {
         copy.copy_from(page)?;
         return Ok(Place::Disk(Arc::new(copy)));
     }

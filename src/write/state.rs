@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) orphan: bool,
     /// A publication has its snapshot; no part is uploaded beside it.
     pub(super) publishing: bool,
+    /// The journal has the bytes already, as what they are recovered from.
+    pub(super) recovered: bool,
     /// The file is being renamed; no upload is begun under the key that it will lose.
     pub(super) frozen: bool,
 }
@@ -98,6 +100,7 @@ impl State {
             low_water: u64::MAX,
             orphan: false,
             publishing: false,
+            recovered: false,
             frozen: false,
         }
     }

@@ -1,5 +1,6 @@
 //! Facts.
 
+mod kept;
 mod spilled;
 
 use std::sync::Arc;

@@ -5,17 +5,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::counted::Counted;
+use super::kept::Record;
 use super::staging::{Full, Over};
 use super::state::State;
 use super::upload::UploadJob;
-use super::{KeptId, Piece, Shared, WriteError};
+use super::{Piece, Shared, WriteError};
 use crate::store::{ObjectAttributes, WriteCondition};
 use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 
@@ -31,8 +32,10 @@ pub(super) struct Inner {
     pub(super) publication: tokio::sync::Mutex<()>,
     /// Held while a multipart upload is begun, so that only one is.
     pub(super) creation: tokio::sync::Mutex<()>,
-    /// What the journal keeps of this file.
-    pub(super) kept: Mutex<Option<KeptId>>,
+    /// What the journal keeps of this file. Held while that changes, which asks the disk: by threads that may block alone.
+    pub(super) kept: Mutex<Option<Record>>,
+    /// The journal has something of this file, or had, or is about to.
+    pub(super) has_kept: AtomicBool,
     /// Told when an upload of a part has ended.
     pub(super) part_ended: Notify,
     /// What the gauges were last told, to keep them right.
@@ -49,6 +52,7 @@ impl Writer {
             publication: tokio::sync::Mutex::new(()),
             creation: tokio::sync::Mutex::new(()),
             kept: Mutex::new(None),
+            has_kept: AtomicBool::new(false),
             part_ended: Notify::new(),
             counted: Mutex::default(),
             committed_bytes: AtomicU64::new(0),
@@ -222,17 +226,6 @@ impl Writer {
             self.0.abort(&upload).await;
         }
         self.0.count();
-    }
-
-    /// The last handle is closed and the bytes are not published: they go into the journal. False if it could not take them:
-    /// they are lost with this writer. Blocks.
-    pub fn keep(&self, reason: &str) -> bool {
-        // Parts on their way are not waited for: their bytes leave memory only when the server has them.
-        let outcome = self.0.keep(reason);
-        if let Err(error) = &outcome {
-            tracing::error!(key = %self.key(), %error, "unpublished bytes could not be kept and end with this mount");
-        }
-        outcome.is_ok()
     }
 }
 

@@ -45,7 +45,7 @@ impl Bed {
         let refused = Fault::Before(StoreError::Fatal("refused".into()));
         self.faults.add(Rule::new(refused).on(RequestKind::CompleteUpload));
         writer.publish().await.expect_err("no upload is completed");
-        writer.keep("test");
+        writer.keep("test").expect("there is room");
         drop(writer);
         for _ in 0..100 {
             tokio::task::yield_now().await;

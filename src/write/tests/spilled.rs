@@ -125,7 +125,7 @@ async fn what_the_disk_lost_is_neither_read_nor_published_nor_kept() {
     assert!(matches!(read, Err(WriteError::Spill(_))), "{read:?}");
     let published = writer.publish().await;
     assert!(matches!(published, Err(WriteError::Spill(_))), "{published:?}");
-    assert!(!writer.keep("test"));
+    assert!(writer.keep("test").is_err());
     assert!(bed.journal.kept().is_empty() && bed.bucket.keys().is_empty());
     assert!(writer.is_dirty());
 }

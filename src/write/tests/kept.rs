@@ -1,0 +1,224 @@
+//! Facts about what the journal has of a file: never more than S3 lacks, and never twice.
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::store::StoreError;
+
+/// An engine, with its bucket, the faults of that, and its journal.
+struct Bed {
+    bucket: MemoryStore,
+    faults: Faults,
+    engine: WriteEngine,
+    journal: Journal,
+    dir: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(dir.path()).expect("a journal");
+        let (bucket, faults) = (MemoryStore::with_part_bytes_min(1), Faults::seeded(0));
+        let store = Arc::new(FaultyStore::new(Arc::new(bucket.clone()), faults.clone()));
+        let limits =
+            WriteLimits { staging_bytes: 32 * MIB, part_bytes: MIB, single_put_bytes_max: 8 * MIB, uploads_max: 2 };
+        let engine =
+            WriteEngine::new(store, PagePool::new(0), limits, Arc::default(), Clock::system(), journal.clone());
+        Self { bucket, faults, engine, journal, dir }
+    }
+
+    fn writer(&self, base: Base) -> Writer {
+        self.engine.writer(WriteTarget { key: "k".into(), base, attributes: ObjectAttributes::default() })
+    }
+
+    fn refuse_puts(&self) {
+        self.faults.add(Rule::new(Fault::Before(StoreError::Fatal("no".into()))).on(RequestKind::Put));
+    }
+
+    /// What is kept, of which there is exactly one.
+    fn kept(&self) -> Kept {
+        let mut kept = self.journal.kept();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        kept.pop().expect("one")
+    }
+
+    /// What `s3mount recover push` makes of it, without force.
+    async fn pushed(&self, kept: &Kept) -> Vec<u8> {
+        let store: Arc<dyn ObjectStore> = Arc::new(self.bucket.clone());
+        let engine = engine(Arc::clone(&store), WriteLimits::default());
+        recover::push(&store, &engine, kept, false).await.expect("pushed");
+        self.bucket.content("k").expect("it is there").to_vec()
+    }
+
+    /// Begins a copy that stays unfinished until the second answer is sent to; the first tells when it has come so far.
+    fn hold_keeping(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((come, has_come), (go, may_go)) = (mpsc::channel(), mpsc::channel());
+        self.journal.when_written(move || {
+            come.send(()).expect("the test waits");
+            may_go.recv().expect("the test answers");
+        });
+        (has_come, go)
+    }
+}
+
+fn keeping(writer: &Writer) -> JoinHandle<io::Result<Keep>> {
+    let writer = writer.clone();
+    tokio::task::spawn_blocking(move || writer.keep("test"))
+}
+
+fn publishing(writer: &Writer) -> JoinHandle<Result<Published, WriteError>> {
+    let writer = writer.clone();
+    tokio::spawn(async move { writer.publish().await })
+}
+
+async fn come(has_come: mpsc::Receiver<()>) {
+    tokio::task::spawn_blocking(move || has_come.recv()).await.expect("no panic").expect("it is being kept");
+}
+
+async fn written(writer: &Writer, at: u64, bytes: &'static [u8]) {
+    writer.write(at, Bytes::from_static(bytes)).await.expect("written");
+}
+
+fn entries(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("kept")).expect("a directory").count()
+}
+
+#[tokio::test]
+async fn what_was_kept_already_is_not_copied_again() {
+    let bed = Bed::new();
+    bed.refuse_puts();
+    let writer = bed.writer(Base::Absent { exclusive: false });
+    written(&writer, 0, b"bytes").await;
+    writer.publish().await.expect_err("refused");
+    let first = bed.kept().id;
+    writer.publish().await.expect_err("refused");
+    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert_eq!(bed.kept().id, first);
+    written(&writer, 5, b" and more").await;
+    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert_ne!(bed.kept().id, first);
+    assert_eq!(std::fs::read(bed.kept().data).expect("a file"), b"bytes and more");
+}
+
+#[tokio::test]
+async fn what_somebody_took_out_of_the_journal_is_kept_anew() {
+    let bed = Bed::new();
+    bed.refuse_puts();
+    let writer = bed.writer(Base::Absent { exclusive: false });
+    written(&writer, 0, b"bytes").await;
+    writer.publish().await.expect_err("refused");
+    bed.journal.discard(&bed.kept().id).expect("it is there");
+    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert_eq!(bed.pushed(&bed.kept()).await, b"bytes");
+}
+
+#[tokio::test]
+async fn what_was_renamed_since_is_kept_under_its_new_key() {
+    let bed = Bed::new();
+    bed.refuse_puts();
+    let writer = bed.writer(Base::Absent { exclusive: false });
+    written(&writer, 0, b"bytes").await;
+    writer.publish().await.expect_err("refused");
+    assert!(writer.retarget("new".into()));
+    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert_eq!(bed.kept().intent.expect("whole").key, "new");
+}
+
+#[tokio::test]
+async fn a_copy_for_which_there_is_no_room_is_not_begun() {
+    let bed = Bed::new();
+    bed.refuse_puts();
+    let writer = bed.writer(Base::Absent { exclusive: false });
+    let content = vec![7; 3 * MIB as usize];
+    writer.write(0, content.clone().into()).await.expect("written");
+    bed.journal.leave_room(3 * MIB);
+    bed.journal.when_written(|| panic!("it was begun"));
+    writer.publish().await.expect_err("refused");
+    let refused = writer.keep("the last close").expect_err("no room");
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+    assert!(refused.to_string().contains("3 MiB do not fit"), "{refused}");
+    assert_eq!((entries(bed.dir.path()), writer.is_dirty()), (0, true));
+    bed.journal.when_written(|| {});
+    bed.journal.leave_room(4 * MIB);
+    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert!(bed.pushed(&bed.kept()).await == content);
+}
+
+#[tokio::test]
+async fn what_is_published_while_it_is_copied_does_not_stay_in_the_journal() {
+    let bed = Bed::new();
+    bed.faults.fail_nth(RequestKind::Put, 1, StoreError::Fatal("no".into()));
+    let writer = bed.writer(Base::Absent { exclusive: false });
+    written(&writer, 0, b"bytes").await;
+    let (has_come, go) = bed.hold_keeping();
+    let first = publishing(&writer);
+    come(has_come).await;
+    // Whoever asked for it is gone, and the copy goes on.
+    first.abort();
+    first.await.expect_err("aborted");
+    let second = publishing(&writer);
+    while bed.bucket.content("k").is_none() {
+        tokio::task::yield_now().await;
+    }
+    go.send(()).expect("it waits");
+    second.await.expect("no panic").expect("published");
+    assert_eq!(entries(bed.dir.path()), 0);
+    assert_eq!(writer.keep("the last close").expect("nothing to do"), Keep::Published);
+}
+
+/// A file whose first bytes are on their way and whose last ones are not.
+async fn half_on_its_way(bed: &Bed) -> (Writer, JoinHandle<Result<Published, WriteError>>, Gate) {
+    let gate = Gate::closed();
+    bed.faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Put).times(1));
+    let writer = bed.writer(Base::Object(bed.bucket.put_directly("k", &b"the base"[..])));
+    written(&writer, 0, b"THE").await;
+    let publication = publishing(&writer);
+    gate.arrived(1).await;
+    written(&writer, 8, b" and more").await;
+    (writer, publication, gate)
+}
+
+#[tokio::test]
+async fn what_was_written_behind_a_publication_stays_in_the_journal_over_what_that_published() {
+    let bed = Bed::new();
+    let (writer, publication, gate) = half_on_its_way(&bed).await;
+    assert_eq!(keeping(&writer).await.expect("no panic").expect("room"), Keep::Kept);
+    gate.open();
+    publication.await.expect("no panic").expect("published");
+    assert_eq!(bed.bucket.content("k").as_deref(), Some(&b"THE base"[..]));
+    assert!(writer.is_dirty());
+    assert_eq!(bed.pushed(&bed.kept()).await, b"THE base and more");
+}
+
+#[tokio::test]
+async fn a_copy_that_is_made_during_a_publication_lies_over_what_that_published() {
+    let bed = Bed::new();
+    let (writer, publication, gate) = half_on_its_way(&bed).await;
+    let (has_come, go) = bed.hold_keeping();
+    let kept = keeping(&writer);
+    come(has_come).await;
+    gate.open();
+    while bed.bucket.content("k").as_deref() != Some(&b"THE base"[..]) {
+        tokio::task::yield_now().await;
+    }
+    go.send(()).expect("it waits");
+    publication.await.expect("no panic").expect("published");
+    assert_eq!(kept.await.expect("no panic").expect("room"), Keep::Kept);
+    assert_eq!(bed.pushed(&bed.kept()).await, b"THE base and more");
+}
+
+#[tokio::test]
+async fn a_push_that_fails_leaves_one_record() {
+    let bed = Bed::new();
+    let writer = bed.writer(Base::Object(bed.bucket.put_directly("k", &b"the base"[..])));
+    written(&writer, 0, b"THE").await;
+    bed.bucket.put_directly("k", &b"theirs"[..]);
+    writer.publish().await.expect_err("another writer was first");
+    let kept = bed.kept();
+    let store: Arc<dyn ObjectStore> = Arc::new(bed.bucket.clone());
+    recover::push(&store, &bed.engine, &kept, false).await.expect_err("another object stands there");
+    assert_eq!(bed.kept().id, kept.id);
+}
