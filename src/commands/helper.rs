@@ -12,11 +12,12 @@ use std::path::Path;
 use clap::Parser;
 
 use super::say::say;
-use super::status::{mount_at, speak};
+use super::status::{ask, mount_at, speak};
 use super::{mount, refused, remount, unmount};
 use crate::config::MountConfig;
 use crate::config::cli::Refused;
 use crate::config::helper::{Helper, MountCall, UnmountCall};
+use crate::export::status::Status;
 use crate::lifecycle::{Failure, place, utab};
 
 /// Reads the command line of a helper and does what it says; `Err` has clap's words where they are all there is to say.
@@ -80,6 +81,9 @@ fn unmounted(call: &UnmountCall) -> Result<(), Failure> {
         utab::remove(&entry.dir);
         return place::detach(&entry.dir, by_root).map_err(failed);
     }
+    if !call.force {
+        refuse_to_lose(&entry)?;
+    }
     // Asked before the end: afterwards nobody finds the daemon by its mount.
     let steps = speak(&entry, "follow").ok();
     if call.force && by_root {
@@ -93,6 +97,16 @@ fn unmounted(call: &UnmountCall) -> Result<(), Failure> {
     }
     // A daemon that belongs to another user, or is dead, is not heard.
     steps.map_or(Ok(()), unmount::follow)
+}
+
+/// Fails where files would end with the mount. A daemon that does not answer says nothing of any.
+fn refuse_to_lose(entry: &place::MountEntry) -> Result<(), Failure> {
+    let Ok(Status { unkept_files: files @ 1.., .. }) = ask(entry) else { return Ok(()) };
+    let shown = entry.dir.display();
+    Err(Failure::mount(format!(
+        "{shown}: {files} files are neither in S3 nor in the journal, and would be lost: make room in the state directory and unmount \
+         again, or umount -f"
+    )))
 }
 
 /// Goes over to another mount namespace, which must be done before there are threads.

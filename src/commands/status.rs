@@ -109,6 +109,15 @@ fn show(it: &Status) {
     if it.files.len() > FILES_SHOWN_MAX {
         say!("    and {} more", it.files.len() - FILES_SHOWN_MAX);
     }
+    if it.unkept_files > 0 {
+        say!(
+            "  here only      {} files, which neither S3 nor the journal took and which end with the mount",
+            it.unkept_files
+        );
+    }
+    for file in it.unkept.iter().take(FILES_SHOWN_MAX) {
+        say!("    {}  S3: {}; journal: {}", file.key.escape_debug(), file.upload, file.journal);
+    }
     say!(
         "  applications   {} read, {} written, {} open handles",
         count(it.bytes_read),

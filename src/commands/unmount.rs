@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::status::{hear, mount_at, speak};
 use crate::config::cli::UnmountArgs;
 use crate::export::status::Status;
-use crate::lifecycle::Failure;
 use crate::lifecycle::place::{MountEntry, answers, detach, mounted_at};
+use crate::lifecycle::{Failure, left_behind};
 
 /// Unmounts. Fails if somebody uses the mount, or if something could not be uploaded.
 pub(super) fn run(arguments: &UnmountArgs) -> Result<(), Failure> {
@@ -32,8 +32,8 @@ pub(super) fn run(arguments: &UnmountArgs) -> Result<(), Failure> {
 /// Waits for the end of the daemon of a mount that is gone from the tree.
 pub(super) fn follow(mut steps: BufReader<UnixStream>) -> Result<(), Failure> {
     match watched(&mut steps) {
-        Some(step) if step.kept > 0 => Err(kept_back(step.kept)),
-        _ => Ok(()),
+        Some(step) => all_is_there(&step),
+        None => Ok(()),
     }
 }
 
@@ -64,13 +64,14 @@ fn ended(dir: &Path, step: &Status) -> Result<(), Failure> {
             let why = step.message.as_deref().unwrap_or_default();
             Err(Failure::mount(format!("{} cannot be unmounted: {why}", dir.display())))
         }
-        _ if step.kept > 0 => Err(kept_back(step.kept)),
-        _ => Ok(()),
+        _ => all_is_there(step),
     }
 }
 
-fn kept_back(kept: usize) -> Failure {
-    Failure::system(format!("unmounted, but {kept} files could not be uploaded and are kept: see s3mount recover list"))
+/// Fails where the end left something behind.
+fn all_is_there(end: &Status) -> Result<(), Failure> {
+    let left = left_behind(end.kept, end.unkept_files);
+    left.map_or(Ok(()), |line| Err(Failure::system(format!("unmounted, but {line}"))))
 }
 
 fn take_dead_away(entry: &MountEntry, failure: Failure) -> Result<(), Failure> {

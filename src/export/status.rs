@@ -21,7 +21,7 @@ use crate::metrics::{
 /// Version of the answer: raised when a field is taken away or changes its meaning, not when one is added.
 pub const STATUS_VERSION: u32 = 1;
 
-/// Dirty files that an answer names; the gauges count them all.
+/// Files of a kind that an answer names; they are all counted.
 const FILES_MAX: usize = 1000;
 
 /// What a mount tells of itself.
@@ -101,6 +101,10 @@ pub struct Status {
     pub latencies: BTreeMap<String, LatencyTold>,
     /// Files kept for `s3mount recover` at the end.
     pub kept: usize,
+    /// Files that neither S3 nor the journal took: here only, and lost at the end.
+    pub unkept_files: usize,
+    /// These files; at most 1000.
+    pub unkept: Vec<UnkeptFile>,
     /// One line of cause and remedy, where something failed.
     pub message: Option<String>,
 }
@@ -121,6 +125,18 @@ pub struct DirtyFile {
     pub in_s3_bytes: u64,
     /// How long the oldest change has been waiting.
     pub oldest_seconds: f64,
+}
+
+/// A file that neither S3 nor the journal has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UnkeptFile {
+    /// Key in the bucket.
+    pub key: String,
+    /// Why S3 did not take it.
+    pub upload: String,
+    /// Why the journal did not.
+    pub journal: String,
 }
 
 /// Blocks in memory.
@@ -212,6 +228,8 @@ impl LatencyTold {
 pub struct Live {
     /// Files that are not in S3 yet, the one that has waited longest first.
     pub files: Vec<DirtyFile>,
+    /// Files that neither S3 nor the journal took.
+    pub unkept: Vec<UnkeptFile>,
     /// Bytes of cached blocks, and the most that this may be.
     pub cached_bytes: (u64, u64),
     /// Memory beside the cache.
@@ -221,6 +239,15 @@ pub struct Live {
 }
 
 impl Status {
+    /// The same with the files that neither S3 nor the journal took.
+    #[must_use]
+    pub fn with_unkept(mut self, mut files: Vec<UnkeptFile>) -> Self {
+        self.unkept_files = files.len();
+        files.truncate(FILES_MAX);
+        self.unkept = files;
+        self
+    }
+
     /// The numbers of a snapshot.
     pub fn of(snapshot: &Snapshot, prices: &PriceTable) -> Self {
         let counter = |wanted: Counter| snapshot.counters.iter().find(|(it, _)| *it == wanted).map_or(0, |(_, n)| *n);
@@ -327,5 +354,6 @@ impl StatusSource {
             },
             ..numbers
         }
+        .with_unkept(live.unkept)
     }
 }

@@ -133,6 +133,10 @@ impl FileSystem {
         let _tree = self.tree.read().await;
         let _order = inode.order.lock().await;
         self.refuse_if_shown(&inode)?;
+        let was_dirty = inode.view.lock().is_dirty();
+        if !was_dirty {
+            self.refuse_if_too_many_unkept()?;
+        }
         self.settle_for_writing(&inode, size_bytes).await?;
         let writer = self.writer_of(&inode).await?;
         self.truncate_in_order(&inode, &writer, size_bytes).await?;
@@ -142,14 +146,23 @@ impl FileSystem {
             return Ok(());
         }
         let published = self.publish_in_order(&inode).await;
-        if published.is_err() {
-            self.namespace.revert(ino);
+        if inode.view.lock().write_handles > 0 {
+            // Those who write to it publish it, or give it up.
+            return published;
         }
-        let mut view = inode.view.lock();
-        if view.write_handles == 0 {
-            view.writer = None;
+        match &published {
+            Ok(()) => {
+                let mut view = inode.view.lock();
+                if !view.is_dirty() {
+                    view.writer = None;
+                }
+            }
+            // What was written before is nowhere else, and the call did not ask to give it up.
+            Err(error) if was_dirty => {
+                self.give_up(&inode, &writer, &error.to_string()).await;
+            }
+            Err(_) => self.let_go(&inode),
         }
-        drop(view);
         published
     }
 

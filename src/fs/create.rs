@@ -34,6 +34,7 @@ impl FileSystem {
     pub async fn create(&self, parent: Ino, name: &OsStr, new: NewFile, flags: i32) -> FsResult<(Node, Opened)> {
         self.refuse_if_read_only()?;
         let name = Self::name(name)?;
+        self.refuse_if_too_many_unkept()?;
         let exclusive = flags & libc::O_EXCL != 0;
         let _tree = self.tree.read().await;
         match self.namespace.create(parent, name, NodeKind::File, new.node()) {

@@ -47,7 +47,7 @@ pub enum FsError {
     #[error("the object was changed by another writer")]
     Stale,
     /// S3 says that we may not.
-    #[error("access denied: {0}")]
+    #[error("{0}")]
     AccessDenied(String),
     /// The file system does not do this to this kind of file.
     #[error("operation not permitted")]

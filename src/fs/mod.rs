@@ -14,6 +14,7 @@ mod copy;
 mod create;
 mod data;
 mod directory;
+mod drain;
 mod error;
 mod handles;
 mod lookup;
@@ -27,6 +28,7 @@ mod rename;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod unkept;
 mod usage;
 
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use tokio::sync::mpsc;
 
 pub use self::attributes::{SetAttributes, SetTime, Statistics};
 pub use self::create::NewFile;
+pub use self::drain::{Drained, Drains};
 pub use self::error::{FsError, FsResult};
 use self::handles::Handles;
 pub use self::handles::Opener;
@@ -46,7 +49,7 @@ pub use self::open::Opened;
 pub use self::open_lookup::LookedUp;
 use self::open_lookup::OpenLookups;
 use self::opened::OpenInodes;
-pub use self::sync::Drained;
+pub use self::unkept::Unkept;
 pub use self::usage::MemoryUse;
 use crate::clock::Clock;
 use crate::config::AttributeDefaults;

@@ -190,6 +190,7 @@ impl FileSystem {
                 writer
             }
             None => {
+                self.refuse_if_too_many_unkept()?;
                 let key = self.namespace.key(inode.ino)?;
                 let attributes = self.namespace.object_attributes(inode.ino);
                 let writer = self.write.writer(WriteTarget { key, base: Base::Truncated, attributes });

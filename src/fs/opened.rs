@@ -6,9 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use super::unkept::Stays;
 use crate::namespace::Namespace;
 use crate::read::WholeFile;
 use crate::types::{Ino, ObjectInfo, ObjectVersion};
@@ -41,7 +43,7 @@ pub(super) struct View {
     /// What is unpublished is being put into the journal and will be gone from here: whoever opens the file waits.
     pub(super) given_up: bool,
     /// The inode stays in use without a handle, because nobody else has the writer's bytes: neither S3 nor the journal took them.
-    pub(super) unkept: Option<InodeUse>,
+    pub(super) unkept: Option<Stays>,
     /// Handles open for writing.
     pub(super) write_handles: usize,
     /// Handles in all.
@@ -114,6 +116,8 @@ struct Row {
 /// All inodes in use.
 #[derive(Debug)]
 pub(super) struct OpenInodes {
+    /// How many of them stay because nobody else has their bytes.
+    pub(super) unkept: AtomicUsize,
     rows: Mutex<HashMap<Ino, Row>>,
     namespace: Namespace,
 }
@@ -127,7 +131,7 @@ pub(super) struct InodeUse {
 
 impl OpenInodes {
     pub(super) fn new(namespace: Namespace) -> Arc<Self> {
-        Arc::new(Self { rows: Mutex::new(HashMap::new()), namespace })
+        Arc::new(Self { unkept: AtomicUsize::new(0), rows: Mutex::new(HashMap::new()), namespace })
     }
 
     /// Begins a use of `ino`.
@@ -171,9 +175,23 @@ impl OpenInodes {
         self.those(|view| view.delete_at_close)
     }
 
+    /// A use of every inode whose bytes nobody else has.
+    pub(super) fn unkept(self: &Arc<Self>) -> Vec<InodeUse> {
+        if self.unkept.load(Relaxed) == 0 {
+            return Vec::new();
+        }
+        self.those(|view| view.unkept.is_some())
+    }
+
     fn those(self: &Arc<Self>, wanted: impl Fn(&View) -> bool) -> Vec<InodeUse> {
         let all: Vec<Ino> = self.rows.lock().keys().copied().collect();
         all.into_iter().filter_map(|ino| self.join(ino)).filter(|inode| wanted(&inode.view.lock())).collect()
+    }
+}
+
+impl InodeUse {
+    pub(super) fn table(&self) -> &OpenInodes {
+        &self.table
     }
 }
 

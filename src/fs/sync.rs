@@ -1,4 +1,4 @@
-//! Making bytes durable: flush, fsync, release, and the drain at the end of a mount.
+//! Making bytes durable: flush, fsync, release.
 //!
 //! Promise: when flush or fsync answered success, everything written before is committed in S3. flush is not close:
 //! dup(2) and fork(2) repeat it, so publishing is idempotent, and who only inherited a descriptor publishes nothing. release reports to nobody, so that errors are said at flush
@@ -7,28 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-
+use super::FileSystem;
 use super::error::{FsError, FsResult};
 use super::handles::Opener;
-use super::opened::{InodeUse, OpenInode};
-use super::{FileSystem, KernelEvent};
+use super::opened::OpenInode;
 use crate::metrics::Gauge;
 use crate::types::{FileHandle, Ino};
 use crate::write::Writer;
-
-/// What a drain came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drained {
-    /// Files that were published.
-    pub published: usize,
-    /// Files that could not be published and were kept for `s3mount recover`.
-    pub kept: usize,
-}
-
-/// Files published at the same time by a drain; each of them uploads several parts at once.
-const DRAIN_FILES_MAX: usize = 16;
 
 impl FileSystem {
     /// close(2) of one of the descriptors of a handle: commits what was written.
@@ -181,44 +166,6 @@ impl FileSystem {
         }
     }
 
-    /// Puts what is unpublished into the journal. While somebody has the file open for writing it stays here, too: what
-    /// that program writes on must meet what it wrote before; and where the journal does not take it. Otherwise the file is again what
-    /// S3 has.
-    async fn give_up(&self, inode: &OpenInode, writer: &Writer, reason: &str) {
-        tracing::error!(ino = %inode.ino, reason, "a file could not be uploaded");
-        let is_written = {
-            let mut view = inode.view.lock();
-            view.given_up = view.write_handles == 0;
-            if !view.given_up {
-                view.failed = Some(reason.to_owned());
-            }
-            !view.given_up
-        };
-        let (keeping, why) = (writer.clone(), reason.to_owned());
-        let kept = tokio::task::spawn_blocking(move || keeping.keep(&why)).await.is_ok_and(|kept| kept.is_ok());
-        if is_written {
-            return;
-        }
-        if !kept {
-            let stays = self.open.join(inode.ino);
-            let mut view = inode.view.lock();
-            view.given_up = false;
-            let _before = std::mem::replace(&mut view.unkept, stays);
-            drop(view);
-            return;
-        }
-        self.namespace.revert(inode.ino);
-        let mut view = inode.view.lock();
-        view.writer = None;
-        view.given_up = false;
-        let base = view.info.take();
-        view.move_to(base);
-        let _unkept = view.unkept.take();
-        drop(view);
-        // The kernel still caches pages of what was given up.
-        self.tell_kernel(KernelEvent::Inode { ino: inode.ino, offset: 0, len: 0 });
-    }
-
     /// Deletes the object that waited for the last close, if one did.
     pub(super) async fn delete_unlinked(&self, inode: &OpenInode) {
         let delete = {
@@ -227,61 +174,6 @@ impl FileSystem {
         };
         if delete && let Err(error) = self.namespace.delete_deferred(inode.ino).await {
             tracing::error!(ino = %inode.ino, %error, "an unlinked file could not be deleted at its last close");
-        }
-    }
-
-    /// Publishes every file with unpublished bytes; what fails is kept for recovery. For the end of a mount.
-    pub async fn drain(self: &Arc<Self>) -> Drained {
-        let mut drained = Drained::default();
-        let mut waiting = self.open.dirty().into_iter();
-        let mut running = FuturesUnordered::new();
-        loop {
-            while running.len() < DRAIN_FILES_MAX
-                && let Some(inode) = waiting.next()
-            {
-                running.push(self.drain_one(inode));
-            }
-            match running.next().await {
-                Some(true) => drained.published += 1,
-                Some(false) => drained.kept += 1,
-                None => return drained,
-            }
-        }
-    }
-
-    async fn drain_one(&self, inode: InodeUse) -> bool {
-        let _tree = self.tree.read().await;
-        let _order = inode.order.lock().await;
-        let Err(error) = self.publish_in_order(&inode).await else { return true };
-        let writer = inode.view.lock().writer.clone();
-        if let Some(writer) = writer {
-            self.give_up(&inode, &writer, &error.to_string()).await;
-        }
-        false
-    }
-
-    /// Keeps every unpublished byte for recovery without another try at S3. For an end that cannot wait.
-    pub fn keep_all(&self) -> usize {
-        let mut kept = 0;
-        for inode in self.open.dirty() {
-            let writer = inode.view.lock().writer.clone();
-            if let Some(writer) = writer {
-                kept += usize::from(writer.keep("the mount was ended before the upload finished").is_ok());
-            }
-        }
-        kept
-    }
-
-    /// Has the disk cache finish what it was to keep, within `limit`: for the end of a mount. Blocks.
-    pub fn settle_disk_cache(&self, limit: std::time::Duration) {
-        self.read.settle_disk(limit);
-    }
-
-    /// Objects of unlinked files that are still open, deleted now: for the end of a mount.
-    pub async fn delete_all_unlinked(&self) {
-        for inode in self.open.unlinked() {
-            let _order = inode.order.lock().await;
-            self.delete_unlinked(&inode).await;
         }
     }
 }

@@ -18,7 +18,10 @@ mod shutdown;
 pub mod state;
 mod systemd;
 mod telling;
+mod unkept;
 pub mod utab;
+
+pub use self::shutdown::left_behind;
 
 /// Why a command failed: one line of cause and remedy, and the exit bit of mount(8).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::instance::Surroundings;
 use super::shutdown::{self, Mount};
 use super::state::{Claimed, StateDir};
 use super::utab::Record;
-use super::{Failure, budget, disk_cache, exports, log, place, systemd, telling};
+use super::{Failure, budget, disk_cache, exports, log, place, systemd, telling, unkept};
 use crate::clock::Clock;
 use crate::config::{MountConfig, S3Config};
 use crate::export::status;
@@ -228,7 +228,9 @@ async fn serve_here(
     }
     let record = Record::put(dir, &source);
     tracing::info!(source, dir = %dir.display(), "mounted");
-    systemd::ready(&format!("{source} on {}", dir.display()));
+    let serving = format!("{source} on {}", dir.display());
+    systemd::ready(&serving);
+    let unkept = unkept::ask_again(&fs, serving);
     let watchdog = systemd::watch(dir);
     if let Some(parent) = parent
         && let Err(error) = parent.ready()
@@ -245,6 +247,7 @@ async fn serve_here(
         signals,
         spot: here.spot(),
         watchdog,
+        unkept,
         cloudwatch: exports.cloudwatch,
         prometheus: exports.prometheus,
     })

@@ -13,12 +13,14 @@ use tokio::sync::mpsc;
 
 use super::Failure;
 use super::systemd::{self, Watchdog};
+use super::telling;
+use super::unkept::{Asking, here_only};
 use crate::clock::Clock;
 use crate::ec2::{Imds, spot};
 use crate::export::cloudwatch::CloudWatchExport;
 use crate::export::prometheus::PrometheusServer;
 use crate::export::status::{Status, StatusSource, UnmountRequest};
-use crate::fs::{Drained, FileSystem};
+use crate::fs::{Drained, Drains, FileSystem};
 use crate::fuse::mount::Mounted;
 use crate::fuse::session::Served;
 
@@ -83,6 +85,8 @@ pub(super) struct Mount {
     /// Where spot notices come from, on a spot instance.
     pub(super) spot: Option<Arc<Imds>>,
     pub(super) watchdog: Watchdog,
+    /// Asks the journal again for what neither S3 nor it took.
+    pub(super) unkept: Asking,
 }
 
 enum Event {
@@ -96,7 +100,8 @@ enum Event {
 /// Waits for the end of a mount and brings it about in order.
 pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
     let mut waiting = None;
-    let instance_end = instance_end(mount.spot.clone(), Arc::clone(&mount.fs));
+    let drains = Arc::new(Drains::default());
+    let instance_end = instance_end(mount.spot.clone(), Arc::clone(&mount.fs), Arc::clone(&drains));
     tokio::pin!(instance_end);
     let mut followers: Vec<UnmountRequest> = Vec::new();
     loop {
@@ -122,7 +127,7 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
             }
             Event::Unmount(wish) => {
                 let unmounted = tokio::select! {
-                    outcome = unmount(&mount.fs, &mount.mounted, &mount.told, &wish) => outcome,
+                    outcome = unmount(&mount.fs, &drains, &mount.mounted, &mount.told, &wish) => outcome,
                     // Whoever ends the process does not wait for a client that wants everything uploaded first.
                     () = mount.signals.next() => {
                         tracing::info!("a signal ends the mount while it is being unmounted");
@@ -133,45 +138,51 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
                         break;
                     }
                 };
-                if let Some(drained) = unmounted {
-                    waiting = Some((wish, drained));
+                if unmounted {
+                    waiting = Some(wish);
                     break;
                 }
             }
         }
     }
     // Nobody answers where it was mounted, from now on.
-    drop(mount.watchdog);
+    drop((mount.watchdog, mount.unkept));
     systemd::stopping("uploading what is not in S3 yet");
-    let drained = tokio::select! {
-        drained = drain(&mount.fs) => drained,
+    tokio::select! {
+        () = drain(&mount.fs, &drains) => {}
         never = systemd::while_draining(&mount.told.metrics) => match never {},
         () = mount.signals.next() => {
-            let kept = mount.fs.keep_all();
-            tracing::warn!(kept, "ended before everything was uploaded; see `s3mount recover list`");
-            Drained { published: 0, kept }
+            mount.fs.keep_all(&drains).await;
+            tracing::warn!("ended before everything was uploaded; see `s3mount recover list`");
         }
-    };
+    }
     let fs = Arc::clone(&mount.fs);
     // A cache that is not whole costs requests after the next start, and nothing else.
     let _ = tokio::task::spawn_blocking(move || fs.settle_disk_cache(DISK_CACHE_LIMIT)).await;
-    tracing::info!(published = drained.published, kept = drained.kept, "unmounted");
-    let before = waiting.as_ref().map_or(0, |(_, earlier): &(UnmountRequest, Drained)| earlier.kept);
-    let kept = drained.kept + before;
+    let drained = drains.drained();
+    for lost in &drained.unkept {
+        tracing::error!("lost: {lost}; write it again where there is room");
+    }
+    tracing::info!(published = drained.published, kept = drained.kept, lost = drained.unkept.len(), "unmounted");
+    let left = left_behind(drained.kept, drained.unkept.len());
+    if let Some(line) = &left {
+        systemd::status(line);
+    }
     // One that asked while the rest was uploaded.
     mount.unmount.close();
     while let Some(late) = mount.unmount.recv().await {
         followers.push(late);
     }
-    followers.extend(waiting.map(|(wish, _)| wish));
+    followers.extend(waiting);
     // Who hears of the end may mount again at once, with the same address.
     if let Some(prometheus) = mount.prometheus {
         prometheus.stop().await;
     }
     if !followers.is_empty() {
+        let ended = told(&mount.told, "ended", &drained);
         for follower in followers {
             // A client that went away hears nothing, and one that does not listen is not waited for.
-            let _ = follower.steps.try_send(Status { state: "ended".into(), kept, ..mount.told.now() });
+            let _ = follower.steps.try_send(ended.clone());
         }
         // The answer is written by another task; it is short.
         tokio::time::sleep(LOOK_EVERY).await;
@@ -180,16 +191,26 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
     if let Some(cloudwatch) = mount.cloudwatch {
         cloudwatch.finish().await;
     }
-    if kept > 0 {
-        return Err(Failure::system(format!(
-            "{kept} files could not be uploaded and are kept: see s3mount recover list"
-        )));
-    }
-    Ok(())
+    left.map_or(Ok(()), |line| Err(Failure::system(line)))
+}
+
+/// What is said of an end that did not bring everything into S3; nothing of one that did.
+pub fn left_behind(kept: usize, lost: usize) -> Option<String> {
+    let kept = (kept > 0).then(|| format!("{kept} files could not be uploaded and are kept: see s3mount recover list"));
+    let lost =
+        (lost > 0).then(|| format!("{lost} files are lost, which neither S3 nor the journal took: the log names them"));
+    let lines: Vec<_> = lost.into_iter().chain(kept).collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+/// A word to somebody who waits for the end.
+fn told(source: &StatusSource, state: &str, drained: &Drained) -> Status {
+    let unkept = drained.unkept.iter().map(telling::unkept).collect();
+    Status { state: state.into(), kept: drained.kept, ..source.now() }.with_unkept(unkept)
 }
 
 /// Waits for a spot notice, uploads everything at once, and ends shortly before the instance does.
-async fn instance_end(spot: Option<Arc<Imds>>, fs: Arc<FileSystem>) {
+async fn instance_end(spot: Option<Arc<Imds>>, fs: Arc<FileSystem>, drains: Arc<Drains>) {
     let Some(imds) = spot else { return std::future::pending().await };
     let notice = spot::notice(&imds).await;
     let left = notice.time_left(Clock::system().wall());
@@ -199,8 +220,9 @@ async fn instance_end(spot: Option<Arc<Imds>>, fs: Arc<FileSystem>) {
     let until = tokio::time::sleep(left.saturating_sub(BEFORE_THE_INSTANCE));
     // Applications go on meanwhile: nothing is refused before it must be. What is not uploaded by then goes the way of every end.
     tokio::spawn(async move {
-        let drained = fs.drain().await;
-        tracing::info!(published = drained.published, kept = drained.kept, "uploaded after the spot notice");
+        fs.drain_into(&drains).await;
+        let Drained { published, kept, unkept } = drains.drained();
+        tracing::info!(published, kept, unkept = unkept.len(), "uploaded after the spot notice");
     });
     until.await;
 }
@@ -211,20 +233,27 @@ async fn session_end(session: &Served) {
     }
 }
 
-async fn drain(fs: &Arc<FileSystem>) -> Drained {
-    let drained = fs.drain().await;
+async fn drain(fs: &FileSystem, drains: &Drains) {
+    fs.drain_into(drains).await;
     fs.delete_all_unlinked().await;
-    drained
 }
 
-/// Publishes everything, then unmounts, unless somebody still uses the mount.
+/// Publishes everything, then unmounts, unless somebody still uses the mount, or its end would lose something. Whether it did.
 async fn unmount(
-    fs: &Arc<FileSystem>,
+    fs: &FileSystem,
+    drains: &Drains,
     mounted: &Arc<Mounted>,
-    told: &StatusSource,
+    told_by: &StatusSource,
     wish: &UnmountRequest,
-) -> Option<Drained> {
-    let drained = fs.drain().await;
+) -> bool {
+    fs.drain_into(drains).await;
+    let drained = drains.drained();
+    if !drained.unkept.is_empty() {
+        let answer = told(told_by, "failed", &drained);
+        let message = Some(here_only(drained.unkept.len()));
+        let _ = wish.steps.send(Status { message, ..answer }).await;
+        return false;
+    }
     let mut outcome;
     let mut tries = 0;
     loop {
@@ -238,12 +267,12 @@ async fn unmount(
         tokio::time::sleep(BUSY_PAUSE).await;
     }
     let (state, message) = match outcome {
-        Ok(Ok(())) => return Some(drained),
+        Ok(Ok(())) => return true,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ResourceBusy => ("busy", error.to_string()),
         Ok(Err(error)) => ("failed", error.to_string()),
         Err(error) => ("failed", error.to_string()),
     };
-    let answer = Status { state: state.into(), kept: drained.kept, message: Some(message), ..told.now() };
-    let _ = wish.steps.send(answer).await;
-    None
+    let answer = told(told_by, state, &drained);
+    let _ = wish.steps.send(Status { message: Some(message), ..answer }).await;
+    false
 }

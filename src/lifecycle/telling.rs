@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::budget::Watch;
 use crate::clock::Clock;
 use crate::config::MountConfig;
-use crate::export::status::{Cost, DirtyFile, Live, MemoryInUse, Status, StatusSource};
-use crate::fs::{FileSystem, Progress};
+use crate::export::status::{Cost, DirtyFile, Live, MemoryInUse, Status, StatusSource, UnkeptFile};
+use crate::fs::{FileSystem, Progress, Unkept};
 use crate::metrics::{Metrics, PriceTable};
 use crate::store::StoreCapabilities;
 
@@ -51,6 +51,7 @@ pub(super) fn source(
         let memory = fs.memory();
         Live {
             files: fs.unpublished().iter().map(|file| told(&prefix, file)).collect(),
+            unkept: fs.unkept().iter().map(unkept).collect(),
             cached_bytes: (memory.cached_bytes, cache_bytes),
             memory: MemoryInUse {
                 in_flight_bytes: memory.in_flight_bytes,
@@ -70,6 +71,11 @@ pub(super) fn source(
         clock: clock.clone(),
         began: clock.now(),
     }
+}
+
+/// A file that neither S3 nor the journal took, as it is told.
+pub(super) fn unkept(file: &Unkept) -> UnkeptFile {
+    UnkeptFile { key: file.key.as_str().to_owned(), upload: file.upload.clone(), journal: file.journal.clone() }
 }
 
 fn told(prefix: &str, file: &Progress) -> DirtyFile {

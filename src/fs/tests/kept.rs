@@ -1,34 +1,83 @@
 //! Facts about bytes that S3 did not take.
 
 use super::*;
+use crate::fs::{Drains, SetAttributes};
+use crate::metrics::RequestKind;
+use crate::store::StoreError;
+use crate::store::faulty::{Fault, Faults, FaultyStore, Gate, Rule};
+
+/// A journal that may be in the way of what is kept.
+struct Shelf {
+    journal: Journal,
+    dir: tempfile::TempDir,
+}
+
+impl Shelf {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(dir.path()).expect("a journal");
+        Self { journal, dir }
+    }
+
+    /// Nothing can be put where a file is in the way.
+    fn block(&self) {
+        std::fs::remove_dir(self.dir.path().join("kept")).expect("it is empty");
+        std::fs::write(self.dir.path().join("kept"), "").expect("a file");
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.dir.path().join("kept")).expect("it was there");
+        std::fs::create_dir(self.dir.path().join("kept")).expect("a directory");
+    }
+
+    /// What is kept, by key.
+    fn kept(&self) -> Vec<(String, Vec<u8>)> {
+        let bytes =
+            |kept: crate::write::Kept| (kept.intent.expect("whole").key, std::fs::read(kept.data).expect("a file"));
+        let mut kept: Vec<_> = self.journal.kept().into_iter().map(bytes).collect();
+        kept.sort();
+        kept
+    }
+}
 
 /// A mount whose last close could neither upload an edit of `a` nor keep it, with its journal.
-async fn mount_with_an_edit_that_nobody_took() -> (Mount, Journal, tempfile::TempDir) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let journal = Journal::open(dir.path()).expect("a journal");
-    let mount = Mount::composed(Arc::new(MemoryStore::new()), Duration::ZERO, journal.clone());
-    // Nothing can be put where a file is in the way.
-    std::fs::remove_dir(dir.path().join("kept")).expect("it is empty");
-    std::fs::write(dir.path().join("kept"), "").expect("a file");
+async fn mount_with_an_edit_that_nobody_took() -> (Mount, Shelf) {
+    let shelf = Shelf::new();
+    let mount = Mount::composed(Arc::new(MemoryStore::new()), Duration::ZERO, shelf.journal.clone());
+    shelf.block();
     mount.bucket.put_directly("a", "base");
     let writer = mount.open("a", libc::O_RDWR).await.expect("present");
     mount.write(writer.handle, 0, b"EDIT").await.expect("room");
     mount.bucket.put_directly("a", "theirs");
     mount.close(writer.handle).await.expect_err("another writer was first");
-    (mount, journal, dir)
+    (mount, shelf)
+}
+
+/// A mount whose PUTs meet faults.
+fn mount_with_faults(shelf: &Shelf) -> (Mount, Faults) {
+    let (bucket, faults) = (Arc::new(MemoryStore::new()), Faults::seeded(0));
+    let store = Arc::new(FaultyStore::new(bucket.clone(), faults.clone()));
+    (Mount::over((bucket, store), Duration::ZERO, shelf.journal.clone(), WriteLimits::default()), faults)
+}
+
+fn refuse_puts(faults: &Faults) {
+    faults.add(Rule::new(Fault::Before(StoreError::Fatal("no".into()))).on(RequestKind::Put));
+}
+
+async fn truncate(mount: &Mount, name: &str, size_bytes: u64) -> FsResult<Node> {
+    let node = mount.lookup(name).await.expect("present");
+    mount.fs.setattr(node.ino, None, SetAttributes { size_bytes: Some(size_bytes), ..SetAttributes::default() }).await
 }
 
 #[tokio::test]
 async fn what_neither_s3_nor_the_journal_took_stays_as_long_as_the_mount_and_is_kept_by_a_later_drain() {
-    let (mount, journal, dir) = mount_with_an_edit_that_nobody_took().await;
+    let (mount, shelf) = mount_with_an_edit_that_nobody_took().await;
     assert_eq!(mount.get("a").await.expect("present"), b"EDIT");
     mount.wait();
     assert_eq!(mount.get("a").await.expect("present"), b"EDIT");
-    std::fs::remove_file(dir.path().join("kept")).expect("it was there");
-    std::fs::create_dir(dir.path().join("kept")).expect("a directory");
+    shelf.free();
     assert_eq!(mount.fs.drain().await.kept, 1);
-    let kept = journal.kept().pop().expect("it is kept");
-    assert_eq!(std::fs::read(&kept.data).expect("a file"), b"EDIT");
+    assert_eq!(shelf.kept(), [("a".into(), b"EDIT".to_vec())]);
     assert_eq!(mount.fs.drain().await.kept, 0);
     mount.wait();
     assert_eq!(mount.get("a").await.expect("present"), b"theirs");
@@ -37,9 +86,136 @@ async fn what_neither_s3_nor_the_journal_took_stays_as_long_as_the_mount_and_is_
 
 #[tokio::test]
 async fn what_neither_s3_nor_the_journal_took_goes_with_its_name() {
-    let (mount, _journal, _dir) = mount_with_an_edit_that_nobody_took().await;
-    assert_eq!(mount.fs.open.writers().len(), 1);
+    let (mount, _shelf) = mount_with_an_edit_that_nobody_took().await;
+    assert_eq!((mount.fs.open.writers().len(), mount.fs.unkept_files()), (1, 1));
     mount.fs.unlink(Ino::ROOT, OsStr::new("a")).await.expect("present");
-    assert!(mount.fs.open.writers().is_empty());
+    assert_eq!((mount.fs.open.writers().len(), mount.fs.unkept_files()), (0, 0));
     assert_eq!(mount.fs.drain().await.kept, 0);
+}
+
+#[tokio::test]
+async fn what_neither_s3_nor_the_journal_took_is_kept_as_soon_as_the_journal_has_room() {
+    let (mount, shelf) = mount_with_an_edit_that_nobody_took().await;
+    assert_eq!(mount.fs.keep_unkept().await, 1);
+    assert_eq!(mount.get("a").await.expect("present"), b"EDIT");
+    shelf.free();
+    assert_eq!(mount.fs.keep_unkept().await, 0);
+    assert_eq!(shelf.kept(), [("a".into(), b"EDIT".to_vec())]);
+    mount.wait();
+    assert_eq!(mount.get("a").await.expect("present"), b"theirs");
+}
+
+#[tokio::test]
+async fn a_drain_tells_by_name_and_cause_what_neither_s3_nor_the_journal_took() {
+    let (mount, shelf) = mount_with_an_edit_that_nobody_took().await;
+    mount.put("b", b"published").await;
+    let writer = mount.create("c").await;
+    mount.write(writer.handle, 0, b"open").await.expect("room");
+    let drains = Drains::default();
+    mount.fs.drain_into(&drains).await;
+    let drained = drains.drained();
+    assert_eq!((drained.published, drained.kept), (1, 0), "c was published");
+    let [unkept] = &drained.unkept[..] else { panic!("{drained:?}") };
+    assert_eq!(unkept, &mount.fs.unkept()[0]);
+    assert_eq!(unkept.key.as_str(), "a");
+    assert!(unkept.upload.contains("another writer") && unkept.journal.contains("directory"), "{unkept}");
+    shelf.free();
+    mount.fs.keep_unkept().await;
+    mount.fs.drain_into(&drains).await;
+    assert_eq!(drains.drained().unkept, [], "it was kept since");
+}
+
+#[tokio::test]
+async fn a_truncation_by_path_leaves_what_it_does_not_cut_of_bytes_that_nobody_took() {
+    let (mount, shelf) = mount_with_an_edit_that_nobody_took().await;
+    truncate(&mount, "a", 2).await.expect_err("it cannot be published");
+    assert_eq!(mount.get("a").await.expect("present"), b"ED");
+    truncate(&mount, "a", 4).await.expect_err("it cannot be published");
+    assert_eq!(mount.get("a").await.expect("present"), b"ED\0\0");
+    assert_eq!(mount.fs.unkept_files(), 1);
+    shelf.free();
+    truncate(&mount, "a", 3).await.expect_err("it is kept, which is not what was asked for");
+    assert_eq!(shelf.kept(), [("a".into(), b"ED".to_vec())]);
+    assert_eq!(shelf.journal.kept()[0].intent.as_ref().expect("whole").size_bytes, 3);
+    assert_eq!((mount.fs.open.writers().len(), mount.fs.unkept_files()), (0, 0));
+    mount.wait();
+    assert_eq!(mount.get("a").await.expect("present"), b"theirs");
+}
+
+#[tokio::test]
+async fn a_truncation_by_path_that_fails_leaves_a_published_file_as_it_was() {
+    let shelf = Shelf::new();
+    let (mount, faults) = mount_with_faults(&shelf);
+    shelf.block();
+    mount.put("a", b"published").await;
+    refuse_puts(&faults);
+    for size in [0, 3] {
+        truncate(&mount, "a", size).await.expect_err("refused");
+        assert_eq!(mount.get("a").await.expect("present"), b"published");
+    }
+    assert_eq!((mount.fs.open.writers().len(), mount.fs.unkept_files()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_truncation_by_path_that_fails_leaves_a_new_file_to_its_writer() {
+    let shelf = Shelf::new();
+    let (mount, faults) = mount_with_faults(&shelf);
+    let writer = mount.create("a").await;
+    mount.write(writer.handle, 0, b"bytes").await.expect("room");
+    refuse_puts(&faults);
+    truncate(&mount, "a", 3).await.expect_err("refused");
+    faults.clear();
+    mount.write(writer.handle, 3, b"es again").await.expect("room");
+    mount.close(writer.handle).await.expect("published");
+    assert_eq!(mount.get("a").await.expect("present"), b"bytes again");
+    assert!(shelf.kept().is_empty(), "it is in S3");
+}
+
+#[tokio::test]
+async fn an_end_that_does_not_wait_for_a_drain_tells_of_what_that_kept() {
+    let shelf = Shelf::new();
+    let (mount, faults) = mount_with_faults(&shelf);
+    for name in ["refused", "slow"] {
+        let writer = mount.create(name).await;
+        mount.write(writer.handle, 0, name.as_bytes()).await.expect("room");
+    }
+    let gate = Gate::closed();
+    faults.add(Rule::new(Fault::Before(StoreError::Fatal("no".into()))).on(RequestKind::Put).key("refused"));
+    faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Put).key("slow"));
+    let drains = Arc::new(Drains::default());
+    let draining = tokio::spawn({
+        let (fs, drains) = (mount.fs.clone(), drains.clone());
+        async move { fs.drain_into(&drains).await }
+    });
+    gate.arrived(1).await;
+    while drains.drained().kept == 0 {
+        tokio::task::yield_now().await;
+    }
+    draining.abort();
+    draining.await.expect_err("aborted");
+    mount.fs.keep_all(&drains).await;
+    assert_eq!((drains.drained().kept, drains.drained().unkept.len()), (2, 0));
+    assert_eq!(shelf.kept(), [("refused".into(), b"refused".to_vec()), ("slow".into(), b"slow".to_vec())]);
+}
+
+#[tokio::test]
+async fn what_a_program_publishes_while_everything_is_kept_does_not_stay_in_the_journal() {
+    let shelf = Shelf::new();
+    let (mount, faults) = mount_with_faults(&shelf);
+    let writer = mount.create("a").await;
+    mount.write(writer.handle, 0, b"bytes").await.expect("room");
+    let gate = Gate::closed();
+    faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Put));
+    let closing = tokio::spawn({
+        let fs = mount.fs.clone();
+        async move { fs.flush(writer.handle).await }
+    });
+    gate.arrived(1).await;
+    let drains = Drains::default();
+    mount.fs.keep_all(&drains).await;
+    assert_eq!(shelf.kept(), [("a".into(), b"bytes".to_vec())]);
+    gate.open();
+    closing.await.expect("no panic").expect("published");
+    assert_eq!(mount.bucket.content("a").as_deref(), Some(&b"bytes"[..]));
+    assert!(shelf.kept().is_empty());
 }

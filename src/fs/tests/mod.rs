@@ -52,15 +52,25 @@ impl Mount {
     }
 
     fn composed(bucket: Arc<MemoryStore>, open_ahead: Duration, journal: Journal) -> Self {
+        let store = bucket.clone();
+        Self::over((bucket, store), open_ahead, journal, WriteLimits::default())
+    }
+
+    /// A mount that sees its bucket through a store.
+    fn over(
+        (bucket, store): (Arc<MemoryStore>, Arc<dyn ObjectStore>),
+        open_ahead: Duration,
+        journal: Journal,
+        limits: WriteLimits,
+    ) -> Self {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-        let store: Arc<dyn ObjectStore> = bucket.clone();
         let metrics = Arc::new(Metrics::default());
         let pages = PagePool::new(16 * PAGE_BYTES);
         let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
-        let limits = NamespaceLimits { metadata_ttl: TTL, ..NamespaceLimits::default() };
-        let namespace = Namespace::new(store.clone(), "", defaults, limits, clock.clone(), None);
+        let names = NamespaceLimits { metadata_ttl: TTL, ..NamespaceLimits::default() };
+        let namespace = Namespace::new(store.clone(), "", defaults, names, clock.clone(), None);
         let read = ReadEngine::new(store.clone(), pages.clone(), ReadLimits::default(), metrics.clone());
-        let write = WriteEngine::new(store, pages, WriteLimits::default(), metrics.clone(), clock.clone(), journal);
+        let write = WriteEngine::new(store, pages, limits, metrics.clone(), clock.clone(), journal);
         let options = FileSystemOptions { open_ahead, ..FileSystemOptions::new(defaults, TTL) };
         let (fs, _) = FileSystem::new(namespace, read, write, options, metrics, clock.clone());
         Self { bucket, fs, clock }

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Duration;
 
+use super::durability::is_kept;
 use crate::harness::mount::text;
 use crate::harness::place::checked;
 use crate::harness::prelude::*;
@@ -23,6 +24,7 @@ pub fn facts() -> Vec<Fact> {
         own!(umount_8_ends_the_daemon).on(SIM),
         own!(a_background_mount_answers_when_the_command_returns).on(SIM),
         own!(unmounting_what_is_not_mounted_is_told).on(SIM),
+        own!(what_neither_s3_nor_the_journal_took_holds_an_unmount_up_and_is_told_at_the_end).on(SIM).seconds(120),
     ]
 }
 
@@ -140,4 +142,66 @@ fn unmounting_what_is_not_mounted_is_told(c: &Context) -> Outcome {
     assert!(!output.status.success());
     assert!(text(&output).contains("mounted"), "{}", text(&output));
     Ok(())
+}
+
+/// Puts files where the journals of a mount keep things, or takes them away.
+fn block_journals(p: &Place, blocked: bool) -> Outcome {
+    for entry in fs::read_dir(p.mount.state_dir())? {
+        let kept = entry?.path().join("kept");
+        match (kept.is_dir(), kept.exists(), blocked) {
+            (true, _, true) => {
+                fs::remove_dir(&kept)?;
+                fs::write(&kept, "")?;
+            }
+            (false, true, false) => {
+                fs::remove_file(&kept)?;
+                fs::create_dir(&kept)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn what_neither_s3_nor_the_journal_took_holds_an_unmount_up_and_is_told_at_the_end(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    let dir = p.dir.to_str().unwrap_or_default();
+    let lose = |name: &str, bytes: &[u8]| -> Outcome {
+        block_journals(&p, true)?;
+        let mut file = p.create(name)?;
+        file.write_all(bytes)?;
+        refused(sys::close(file), &[libc::EACCES]);
+        assert!(poll(Duration::from_secs(10), || status(&p).contains("here only      1 files")), "{}", status(&p));
+        same_bytes(&p.read(name)?, bytes);
+        Ok(())
+    };
+    p.names("")?;
+    p.sim().set(&Faults { denied: &["PutObject"], ..Faults::default() });
+    lose("kept later", b"first")?;
+    let refused = p.mount.run(&["unmount", dir])?;
+    assert_eq!(refused.status.code(), Some(32), "{}", text(&refused));
+    assert!(text(&refused).contains("1 files are neither in S3 nor in the journal"), "{}", text(&refused));
+    same_bytes(&p.read("kept later")?, b"first");
+    block_journals(&p, false)?;
+    // The journal is asked again.
+    assert!(poll(Duration::from_secs(30), || !status(&p).contains("here only")), "{}", status(&p));
+    is_kept(&p, "kept later", b"first")?;
+    let discarded =
+        p.mount.run(&["recover", "list", "--state-dir", p.mount.state_dir().to_str().unwrap_or_default()])?;
+    let id = text(&discarded).split(' ').next().unwrap_or_default().to_owned();
+    checked(&run(p.mount.program().args(["recover", "discard", &id, "--state-dir"]).arg(p.mount.state_dir()))?)?;
+    lose("second", b"second")?;
+    let log = p.mount.log_len();
+    let ended = p.mount.end_by(libc::SIGTERM)?;
+    assert_eq!(ended.code(), Some(2));
+    let said = p.mount.log_from(log);
+    let line = said.lines().find(|line| line.contains("lost: ")).unwrap_or_default();
+    let tells =
+        ["lost: second: not in S3 (", "not in the journal (", "write it again"].iter().all(|word| line.contains(word));
+    assert!(tells && said.contains("1 files are lost"), "{said}");
+    Ok(())
+}
+
+fn status(p: &Place) -> String {
+    run(p.mount.program().arg("status").arg(&p.dir)).map(|output| text(&output)).unwrap_or_default()
 }
