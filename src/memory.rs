@@ -9,6 +9,7 @@ mod spill;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -164,9 +165,52 @@ impl Lease {
     }
 }
 
+/// Counts bytes that are held beyond a [`Budget`], where there is no other way. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Overdraft(Arc<AtomicU64>);
+
+/// Bytes taken from an [`Overdraft`], given back on drop.
+#[derive(Debug)]
+pub struct Overdrawn {
+    bytes: u64,
+    of: Overdraft,
+}
+
+impl Overdraft {
+    /// Bytes now held.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Takes `bytes`, unless more than `limit_bytes` would then be held.
+    pub fn try_take(&self, bytes: u64, limit_bytes: u64) -> Option<Overdrawn> {
+        let within = |used: u64| used.checked_add(bytes).filter(|&now| now <= limit_bytes);
+        self.0.fetch_update(Relaxed, Relaxed, within).ok()?;
+        Some(Overdrawn { bytes, of: self.clone() })
+    }
+}
+
+impl Drop for Overdrawn {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_overdraft_ends_at_its_limit() {
+        let overdraft = Overdraft::default();
+        let first = overdraft.try_take(6, 10).expect("within the limit");
+        assert!(overdraft.try_take(5, 10).is_none());
+        let second = overdraft.try_take(5, 11).expect("who may go further");
+        drop(first);
+        assert_eq!(overdraft.used_bytes(), 5);
+        drop(second);
+        assert_eq!(overdraft.used_bytes(), 0);
+    }
 
     #[test]
     fn a_dropped_page_is_recycled_after_its_last_reader() {

@@ -15,7 +15,7 @@ use super::{FileSystem, KernelEvent};
 use crate::metrics::Counter;
 use crate::read::Reader;
 use crate::types::{ByteRange, FileHandle, ObjectInfo};
-use crate::write::{self, Piece, Writer};
+use crate::write::{self, Piece, WriteError, Writer};
 
 /// How often a read begins anew because this mount itself moved the view. Each move is a publication or a rename, so
 /// that more of them within one read mean a program that publishes without end.
@@ -178,7 +178,11 @@ impl FileSystem {
         let file = self.writable(handle)?;
         let writer = self.writer_of(&file.inode).await?;
         let len = data.len();
-        writer.write(offset, data).await?;
+        let mut outcome = writer.write(offset, data.clone()).await;
+        while matches!(outcome, Err(WriteError::NoSpace)) && self.open.free_uploaded() {
+            outcome = writer.write(offset, data.clone()).await;
+        }
+        outcome?;
         self.written(&file, &writer, offset, len);
         Ok(())
     }

@@ -170,6 +170,11 @@ impl OpenInodes {
         inodes.iter().filter_map(|inode| inode.view.lock().writer.clone()).collect()
     }
 
+    /// Has all files give back the memory of parts that S3 has; whether any did.
+    pub(super) fn free_uploaded(&self) -> bool {
+        self.writers().iter().filter(|writer| writer.free_uploaded()).count() > 0
+    }
+
     /// A use of every inode whose object waits for the last close to be deleted.
     pub(super) fn unlinked(self: &Arc<Self>) -> Vec<InodeUse> {
         self.those(|view| view.delete_at_close)

@@ -11,6 +11,7 @@ use super::FileSystem;
 use super::error::{FsError, FsResult};
 use super::handles::Opener;
 use super::opened::OpenInode;
+use super::unkept::Fate;
 use crate::metrics::Gauge;
 use crate::types::{FileHandle, Ino};
 use crate::write::Writer;
@@ -138,6 +139,8 @@ impl FileSystem {
 
     /// No handle writes any more: what is unpublished is published, or kept.
     async fn let_writer_go(&self, inode: &OpenInode, last: bool) {
+        // Others may wait for its memory.
+        let drain = self.write.draining();
         let (writer, unlinked) = {
             let view = inode.view.lock();
             (view.writer.clone(), view.unlinked)
@@ -157,7 +160,11 @@ impl FileSystem {
             None => self.publish_in_order(inode).await.map_err(|error| error.to_string()),
         };
         if let Err(reason) = outcome {
-            self.give_up(inode, &writer, &reason).await;
+            let fate = self.give_up(inode, &writer, &reason).await;
+            drop(writer);
+            if matches!(fate, Fate::Kept) {
+                drain.freed();
+            }
             return;
         }
         let mut view = inode.view.lock();

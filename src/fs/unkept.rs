@@ -153,7 +153,12 @@ impl FileSystem {
                 stays.zip(view.writer.as_ref()).map(|(stays, writer)| (writer.clone(), stays.why.upload.clone()))
             };
             if let Some((writer, reason)) = wanted {
-                self.keep_or_stay(&inode, &writer, &reason).await;
+                let drain = self.write.draining();
+                let fate = self.keep_or_stay(&inode, &writer, &reason).await;
+                drop(writer);
+                if matches!(fate, Fate::Kept) {
+                    drain.freed();
+                }
             }
         }
         self.unkept_files()

@@ -8,6 +8,7 @@
 //! in memory and, if S3 was the reason, in the journal as well.
 
 mod counted;
+mod draining;
 mod journal;
 mod kept;
 mod parts;
@@ -31,6 +32,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+pub use self::draining::Drain;
+use self::draining::Draining;
 pub use self::journal::{Intent, Journal, Kept, KeptBase, KeptId, KeptPart};
 pub use self::kept::Keep;
 use self::parts::Layout;
@@ -41,7 +44,7 @@ use self::state::State;
 pub use self::writer::Writer;
 use crate::clock::Clock;
 use crate::config::WriteLimits;
-use crate::memory::{Budget, PagePool, Spill};
+use crate::memory::{Budget, Overdraft, PagePool, Spill};
 use crate::metrics::Metrics;
 use crate::store::{ObjectAttributes, ObjectStore, StoreError};
 use crate::types::{ByteRange, ObjectInfo, ObjectKey};
@@ -135,6 +138,8 @@ struct Shared {
     limits: WriteLimits,
     room: Room,
     uploads: Arc<Semaphore>,
+    /// What may give memory for unpublished bytes back.
+    draining: Draining,
     /// Bytes of base objects that are fetched to fill parts up.
     fetched: Budget,
     metrics: Arc<Metrics>,
@@ -167,7 +172,14 @@ impl WriteEngine {
         Self(Arc::new(Shared {
             store,
             limits,
-            room: Room { pool: pages, budget, spill: None },
+            room: Room {
+                pool: pages,
+                budget,
+                spill: None,
+                overdraft: Overdraft::default(),
+                overdraft_bytes_max: limits.staging_bytes,
+            },
+            draining: Draining::default(),
             uploads: Arc::new(Semaphore::new(limits.uploads_max.max(1))),
             fetched: Budget::new(fetched_bytes(&limits)),
             metrics,
@@ -197,7 +209,12 @@ impl WriteEngine {
 
     /// Bytes of memory that unpublished bytes take.
     pub fn staged_bytes(&self) -> u64 {
-        self.0.room.budget.used_bytes()
+        self.0.room.memory_bytes()
+    }
+
+    /// Somebody is about to let a writer go, whose memory others may wait for until the answer is dropped.
+    pub fn draining(&self) -> Drain {
+        self.0.draining.begin()
     }
 
     /// Bytes of local disk that unpublished bytes take.

@@ -72,6 +72,7 @@ impl Writer {
     /// `Conflict` or `Stale` where another writer was first, `Store` where S3 said no: the bytes stay here and are in the
     /// journal.
     pub async fn publish(&self) -> Result<Published, WriteError> {
+        let drain = self.0.shared.draining.begin();
         let _publication = self.0.publication.lock().await;
         let mut blocks = Vec::new();
         let outcome = loop {
@@ -86,6 +87,9 @@ impl Writer {
             self.0.keep_after(error).await;
         }
         self.0.count();
+        if outcome.is_ok() {
+            drain.freed();
+        }
         outcome
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::Piece;
 use super::ranges::RangeSet;
 use super::spilled::SpilledRange;
-use crate::memory::{Budget, Lease, PAGE_BYTES, Page, PagePool, Spill, SpilledPage};
+use crate::memory::{Budget, Lease, Overdraft, Overdrawn, PAGE_BYTES, Page, PagePool, Spill, SpilledPage};
 use crate::types::ByteRange;
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -23,8 +23,15 @@ const SMALL_BYTES_MAX: usize = 256 << 10;
 /// Where one page is. Whoever reads it holds it, and then it is not written to.
 #[derive(Debug)]
 enum Place {
-    Memory(Arc<Buffer>),
+    Memory(Arc<Buffer>, Held),
     Disk(Arc<SpilledPage>),
+}
+
+/// What a page in memory is counted by.
+#[derive(Debug)]
+struct Held {
+    _lease: Option<Lease>,
+    _overdrawn: Option<Overdrawn>,
 }
 
 /// A page in memory.
@@ -57,7 +64,6 @@ struct StagedPage {
     place: Place,
     /// Count of the last write to it.
     written_at: u64,
-    _lease: Option<Lease>,
 }
 
 /// The written bytes of one file.
@@ -75,6 +81,35 @@ pub(super) struct Room {
     pub(super) budget: Budget,
     /// Local disk for what goes over the budget.
     pub(super) spill: Option<Spill>,
+    /// Memory beyond the budget, for what has no room on local disk either.
+    pub(super) overdraft: Overdraft,
+    /// The most that this may be.
+    pub(super) overdraft_bytes_max: u64,
+}
+
+impl Room {
+    /// Bytes of memory in use.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.budget.used_bytes() + self.overdraft.used_bytes()
+    }
+
+    /// An empty page.
+    fn page(&self, over: Over, spare: &mut Option<Lease>) -> Option<Place> {
+        if let Some(lease) = spare.take().or_else(|| self.budget.try_take(PAGE)) {
+            return Some(Place::empty(Held { _lease: Some(lease), _overdrawn: None }));
+        }
+        let overdrawn_max = match over {
+            Over::Nothing => return None,
+            Over::Disk => 0,
+            Over::DiskOrMemory(bytes) => bytes.max(self.overdraft_bytes_max),
+        };
+        // Why it is refused it says itself.
+        if let Some(Ok(page)) = self.spill.as_ref().map(|spill| spill.take(self.memory_bytes())) {
+            return Some(Place::Disk(Arc::new(page)));
+        }
+        let overdrawn = self.overdraft.try_take(PAGE, overdrawn_max)?;
+        Some(Place::empty(Held { _lease: None, _overdrawn: Some(overdrawn) }))
+    }
 }
 
 /// Staging is over its budget.
@@ -88,8 +123,8 @@ pub(super) enum Over {
     Nothing,
     /// Local disk, as long as it has room.
     Disk,
-    /// Local disk, or memory all the same.
-    DiskOrMemory,
+    /// Local disk, or memory all the same: so many bytes over the budget in all, or as many as everybody may.
+    DiskOrMemory(u64),
 }
 
 impl Staging {
@@ -113,8 +148,9 @@ impl Staging {
         pages.any(|(_, page)| matches!(page.place, Place::Disk(_)))
     }
 
-    /// Whether pages for `range` can be had within the budget, or where `over` says; takes them if so.
-    pub(super) fn reserve(&mut self, range: ByteRange, over: Over) -> Result<(), Full> {
+    /// Whether pages for `range` can be had within the budget, or where `over` says; takes them if so, and otherwise as many as there
+    /// are. `spare` is one of the budget that was waited for.
+    pub(super) fn reserve(&mut self, range: ByteRange, over: Over, spare: &mut Option<Lease>) -> Result<(), Full> {
         if range.is_empty() {
             return Ok(());
         }
@@ -122,16 +158,8 @@ impl Staging {
             if self.pages.contains_key(&index) {
                 continue;
             }
-            let lease = self.room.budget.try_take(PAGE);
-            // Why it is refused it says itself.
-            let spilled = || self.room.spill.as_ref().and_then(|spill| spill.take(self.room.budget.used_bytes()).ok());
-            let place = match (&lease, over) {
-                (Some(_), _) => Place::empty(),
-                (None, Over::Nothing) => return Err(Full),
-                (None, Over::Disk) => Place::Disk(Arc::new(spilled().ok_or(Full)?)),
-                (None, Over::DiskOrMemory) => spilled().map_or_else(Place::empty, |page| Place::Disk(Arc::new(page))),
-            };
-            self.pages.insert(index, StagedPage { place, written_at: 0, _lease: lease });
+            let place = self.room.page(over, spare).ok_or(Full)?;
+            self.pages.insert(index, StagedPage { place, written_at: 0 });
         }
         Ok(())
     }
@@ -165,7 +193,7 @@ impl Staging {
             let end = range.end.min((index + 1) * PAGE);
             let within = (at % PAGE) as usize..(end - index * PAGE) as usize;
             pieces.push(match &self.pages[&index].place {
-                Place::Memory(buffer) => Piece::Staged(Bytes::from_owner(Shared(Arc::clone(buffer))).slice(within)),
+                Place::Memory(buffer, _) => Piece::Staged(Bytes::from_owner(Shared(Arc::clone(buffer))).slice(within)),
                 Place::Disk(page) => Piece::Spilled(SpilledRange::new(Arc::clone(page), within)),
             });
             at = end;
@@ -215,14 +243,14 @@ impl Staging {
 }
 
 impl Place {
-    fn empty() -> Self {
-        Self::Memory(Arc::new(Buffer::Small(Vec::new())))
+    fn empty(held: Held) -> Self {
+        Self::Memory(Arc::new(Buffer::Small(Vec::new())), held)
     }
 
     /// Writes into the page, which grows, becomes whole, or is copied first, as it must.
     fn fill(&mut self, room: &Room, within: usize, data: &[u8]) -> io::Result<()> {
         match self {
-            Self::Memory(buffer) => {
+            Self::Memory(buffer, _) => {
                 fill(buffer, &room.pool, within, data);
                 Ok(())
             }
@@ -237,16 +265,20 @@ impl Place {
     }
 }
 
-/// A copy of a page on disk that somebody reads; in memory if the disk is full, for no more than there are such pages.
+/// A copy of a page on disk that somebody reads.
 fn copied(page: &SpilledPage, room: &Room) -> io::Result<Place> {
-    if let Some(Ok(mut copy)) = room.spill.as_ref().map(|spill| spill.take(room.budget.used_bytes())) {
-        copy.copy_from(page)?;
-        return Ok(Place::Disk(Arc::new(copy)));
+    match room.page(Over::DiskOrMemory(0), &mut None).ok_or(io::ErrorKind::StorageFull)? {
+        Place::Disk(mut copy) => {
+            Arc::get_mut(&mut copy).expect("nobody else has a new page").copy_from(page)?;
+            Ok(Place::Disk(copy))
+        }
+        Place::Memory(_, held) => {
+            let written = page.written();
+            let mut copy = room.pool.take();
+            copy[written.clone()].copy_from_slice(&page.read(written)?);
+            Ok(Place::Memory(Arc::new(Buffer::Whole(copy)), held))
+        }
     }
-    let written = page.written();
-    let mut copy = room.pool.take();
-    copy[written.clone()].copy_from_slice(&page.read(written)?);
-    Ok(Place::Memory(Arc::new(Buffer::Whole(copy))))
 }
 
 fn fill(buffer: &mut Arc<Buffer>, pool: &Arc<PagePool>, within: usize, data: &[u8]) {

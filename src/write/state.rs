@@ -14,6 +14,7 @@ use super::plan::{Origin, Planned};
 use super::ranges::RangeSet;
 use super::staging::{Full, Over, Staging};
 use super::{Base, Piece, WriteError, WriteTarget};
+use crate::memory::{Lease, PAGE_BYTES};
 use crate::store::{ObjectAttributes, UploadId, UploadedPart, WriteCondition};
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey};
 
@@ -127,7 +128,13 @@ impl State {
     }
 
     /// Copies written bytes into staging.
-    pub(super) fn write(&mut self, offset: u64, data: &[u8], over: Over) -> Result<Result<(), WriteError>, Full> {
+    pub(super) fn write(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        over: Over,
+        spare: &mut Option<Lease>,
+    ) -> Result<Result<(), WriteError>, Full> {
         let range = ByteRange::of_len(offset, data.len() as u64);
         if range.end > self.layout.size_bytes_max() {
             return Ok(Err(WriteError::TooLarge));
@@ -135,7 +142,7 @@ impl State {
         if data.is_empty() {
             return Ok(Ok(()));
         }
-        self.staging.reserve(range, over)?;
+        self.staging.reserve(range, over, spare)?;
         let at = self.change_content();
         let outcome = self.staging.write(offset, data, at);
         self.touch(range, at);
@@ -150,6 +157,12 @@ impl State {
                 Err(WriteError::Spill(error))
             }
         })
+    }
+
+    /// What must be in memory at once for a stream that writes `range` to go on: the part that it is in, and pages across its borders.
+    pub(super) fn stream_bytes(&self, range: ByteRange) -> u64 {
+        let parts = self.layout.numbers(range).map(|number| self.layout.range(number).len());
+        parts.max().unwrap_or(0) + 2 * PAGE_BYTES as u64
     }
 
     /// The parts of a range are no longer what was uploaded of them.

@@ -9,7 +9,7 @@ use tokio::sync::SemaphorePermit;
 use super::spilled::{load, load_bytes};
 use super::state::{Part, State};
 use super::writer::Inner;
-use super::{Piece, WriteError};
+use super::{Drain, Piece, WriteError};
 use crate::metrics::Gauge;
 use crate::store::{Payload, StoreResult, UploadId, UploadedPart};
 
@@ -30,12 +30,13 @@ impl UploadJob {
 }
 
 impl Inner {
-    pub(super) async fn upload_in_background(self: Arc<Self>, job: UploadJob) {
+    pub(super) async fn upload_in_background(self: Arc<Self>, job: UploadJob, drain: Drain) {
         let number = job.number;
         let outcome = self.send_staged(number, job.pieces).await;
         if let Err(error) = &outcome {
             tracing::debug!(number, %error, "a part was not uploaded in the background; publishing sends it again");
         }
+        let is_there = outcome.is_ok();
         {
             let mut state = self.state.lock();
             state.part_ended(number, outcome.ok());
@@ -47,6 +48,9 @@ impl Inner {
         }
         self.part_ended.notify_waiters();
         self.count();
+        if is_there {
+            drain.freed();
+        }
     }
 
     /// Sends one part that is wholly staged, beginning the upload if there is none.

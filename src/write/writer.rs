@@ -17,6 +17,7 @@ use super::staging::{Full, Over};
 use super::state::State;
 use super::upload::UploadJob;
 use super::{Piece, Shared, WriteError};
+use crate::memory::{Lease, PAGE_BYTES};
 use crate::store::{ObjectAttributes, WriteCondition};
 use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 
@@ -96,7 +97,7 @@ impl Writer {
             if state.staging.is_on_disk(range) {
                 return None;
             }
-            match state.write(offset, data, Over::Nothing) {
+            match state.write(offset, data, Over::Nothing, &mut None) {
                 Ok(outcome) => (outcome, self.0.next_job(&mut state, range)),
                 Err(Full) => return None,
             }
@@ -109,14 +110,15 @@ impl Writer {
     /// Takes bytes, waiting for uploads to make room where staging is full.
     ///
     /// # Errors
-    /// `TooLarge`; `NoSpace` if local disk has no room either; `Spill` if it fails.
+    /// `TooLarge`; `NoSpace` if local disk has no room either, and nothing that is on its way to S3 made any; `Spill` if it fails.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), WriteError> {
         let range = ByteRange::of_len(offset, data.len() as u64);
+        let mut spare = None;
         loop {
             let ended = self.0.part_ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            match self.0.take_or_make_room(offset, &data, range) {
+            match self.0.take_or_make_room(offset, &data, range, &mut spare) {
                 Taking::Done(outcome, job) => {
                     self.0.start(job);
                     self.0.count();
@@ -126,8 +128,12 @@ impl Writer {
                 Taking::Wait => ended.await,
                 Taking::Disk => {
                     let inner = Arc::clone(&self.0);
-                    let taking = tokio::task::spawn_blocking(move || inner.take_over_budget(offset, &data, range));
-                    return taking.await.unwrap_or_else(|ended| Err(WriteError::Spill(io::Error::other(ended))));
+                    let bytes = data.clone();
+                    let taking = tokio::task::spawn_blocking(move || inner.take_over_budget(offset, &bytes, range));
+                    match taking.await.unwrap_or_else(|ended| Ok(Err(WriteError::Spill(io::Error::other(ended))))) {
+                        Ok(outcome) => return outcome,
+                        Err(Full) => spare = self.0.more_room().await.ok_or(WriteError::NoSpace)?,
+                    }
                 }
             }
         }
@@ -148,6 +154,12 @@ impl Writer {
         };
         self.0.count();
         Some(outcome)
+    }
+
+    /// Gives the memory of parts back that the server has; whether there were any.
+    pub fn free_uploaded(&self) -> bool {
+        let mut state = self.0.state.lock();
+        !state.orphan && state.drop_uploaded() > 0
     }
 
     /// While a rename moves the file to another key, no upload is begun under the old one.
@@ -244,12 +256,12 @@ impl Inner {
     /// Takes bytes, or makes room for them: what the server has goes first; what is on its way there is waited for. A file of
     /// which neither is true is unlinked, is written here and there, or has less than a part in memory: its bytes go to local disk,
     /// for nobody else can be made to wait for it.
-    fn take_or_make_room(&self, offset: u64, data: &[u8], range: ByteRange) -> Taking {
+    fn take_or_make_room(&self, offset: u64, data: &[u8], range: ByteRange, spare: &mut Option<Lease>) -> Taking {
         let mut state = self.state.lock();
         if state.staging.is_on_disk(range) {
             return Taking::Disk;
         }
-        let outcome = match state.write(offset, data, Over::Nothing) {
+        let outcome = match state.write(offset, data, Over::Nothing, spare) {
             Ok(outcome) => outcome,
             Err(Full) if !state.orphan && state.drop_uploaded() > 0 => return Taking::Again,
             Err(Full) if !state.orphan && state.is_uploading() => return Taking::Wait,
@@ -259,19 +271,34 @@ impl Inner {
         Taking::Done(outcome, job)
     }
 
-    /// Takes bytes over the budget, to local disk. If that is full they are in memory all the same: of a file that is written from
-    /// its beginning to its end that is less than one part. Of an unlinked file it would be all of it, which is refused. Blocks,
-    /// and others who want this file with it.
-    fn take_over_budget(self: &Arc<Self>, offset: u64, data: &[u8], range: ByteRange) -> Result<(), WriteError> {
+    /// Takes bytes over the budget, to local disk. If that is full they are in memory all the same, up to a limit for all files: of
+    /// one that is written from its beginning to its end that is less than one part. Of an unlinked file it would be all of it, which
+    /// is refused. Blocks, and others who want this file with it.
+    fn take_over_budget(
+        self: &Arc<Self>,
+        offset: u64,
+        data: &[u8],
+        range: ByteRange,
+    ) -> Result<Result<(), WriteError>, Full> {
         let (outcome, job) = {
             let mut state = self.state.lock();
-            let over = if state.orphan { Over::Disk } else { Over::DiskOrMemory };
-            let outcome = state.write(offset, data, over).unwrap_or(Err(WriteError::NoSpace));
+            let over = if state.orphan { Over::Disk } else { Over::DiskOrMemory(state.stream_bytes(range)) };
+            let outcome = state.write(offset, data, over, &mut None)?;
             (outcome, self.next_job(&mut state, range))
         };
         self.start(job);
         self.count();
-        outcome
+        Ok(outcome)
+    }
+
+    /// Waits until there may be more room: a page of the budget, in the order in which those who wait have come, or room on local disk.
+    /// `None` once nobody is about to make any.
+    async fn more_room(&self) -> Option<Option<Lease>> {
+        tokio::select! {
+            biased;
+            lease = self.shared.room.budget.take(PAGE_BYTES as u64) => Some(Some(lease)),
+            has_freed = self.shared.draining.has_freed() => has_freed.then_some(None),
+        }
     }
 
     /// The upload that a write has made possible.
@@ -282,8 +309,8 @@ impl Inner {
 
     fn start(self: &Arc<Self>, job: Option<UploadJob>) {
         if let Some(job) = job {
-            let inner = Arc::clone(self);
-            self.shared.runtime.spawn(async move { inner.upload_in_background(job).await });
+            let (inner, drain) = (Arc::clone(self), self.shared.draining.begin());
+            self.shared.runtime.spawn(async move { inner.upload_in_background(job, drain).await });
         }
     }
 

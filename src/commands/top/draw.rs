@@ -278,6 +278,9 @@ fn holdings(status: &Status, rates: Option<&Rates>, palette: Palette, area: Rect
             Span::styled(format!("{errors} failed, {} retries, {} late", status.retries, status.hedges), trouble),
         ]),
     ];
+    if status.unkept_files > 0 {
+        lines.push(Line::styled(format!(" here only {} files: s3mount status", status.unkept_files), palette.alarm()));
+    }
     if status.uploads_kept > 0 {
         lines.push(Line::styled(
             format!(" kept      {} uploads: s3mount recover list", status.uploads_kept),

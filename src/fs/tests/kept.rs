@@ -1,7 +1,7 @@
 //! Facts about bytes that S3 did not take.
 
 use super::*;
-use crate::fs::{Drains, SetAttributes};
+use crate::fs::{Drains, FsError, SetAttributes};
 use crate::metrics::RequestKind;
 use crate::store::StoreError;
 use crate::store::faulty::{Fault, Faults, FaultyStore, Gate, Rule};
@@ -218,4 +218,69 @@ async fn what_a_program_publishes_while_everything_is_kept_does_not_stay_in_the_
     closing.await.expect("no panic").expect("published");
     assert_eq!(mount.bucket.content("a").as_deref(), Some(&b"bytes"[..]));
     assert!(shelf.kept().is_empty());
+}
+
+#[tokio::test]
+async fn what_neither_s3_nor_the_journal_took_is_bounded_and_writes_beyond_are_refused() {
+    const MIB: u64 = 1 << 20;
+    let shelf = Shelf::new();
+    let (bucket, faults) = (Arc::new(MemoryStore::new()), Faults::seeded(0));
+    let store = Arc::new(FaultyStore::new(bucket.clone(), faults.clone()));
+    let limits = WriteLimits { staging_bytes: 16 * MIB, ..WriteLimits::default() };
+    let mount = Mount::over((bucket, store), Duration::ZERO, shelf.journal.clone(), limits);
+    shelf.block();
+    refuse_puts(&faults);
+    let mut taken = 0;
+    let refused = loop {
+        let file = mount.create(&format!("f{taken:02}")).await;
+        let written = mount.write(file.handle, 0, format!("bytes of {taken}").as_bytes()).await;
+        let closed = mount.close(file.handle).await;
+        match written {
+            Ok(()) => closed.expect_err("refused"),
+            Err(error) => break error,
+        };
+        taken += 1;
+        assert!(taken < 100, "there is no bound");
+    };
+    assert!(matches!(refused, FsError::NoSpace(_)), "{refused:?}");
+    assert_eq!((taken, mount.fs.memory().staged_bytes), (24, 24 * MIB), "8 MiB within the budget, 16 MiB beyond");
+    for file in 0..taken {
+        assert_eq!(mount.get(&format!("f{file:02}")).await.expect("present"), format!("bytes of {file}").as_bytes());
+    }
+    shelf.free();
+    assert_eq!(mount.fs.keep_unkept().await, 0);
+    let expected = (0..taken).map(|file| (format!("f{file:02}"), format!("bytes of {file}").into_bytes()));
+    let kept = shelf.kept();
+    assert_eq!(kept[..24], expected.collect::<Vec<_>>()[..]);
+    assert_eq!(mount.fs.memory().staged_bytes, 0);
+    faults.clear();
+    mount.put("again", b"there is room").await;
+}
+
+#[tokio::test]
+async fn memory_of_parts_that_s3_has_goes_to_an_unlinked_file_before_that_is_refused() {
+    const MIB: usize = 1 << 20;
+    let bucket = Arc::new(MemoryStore::with_part_bytes_min(1));
+    let limits =
+        WriteLimits { staging_bytes: 8 << 20, part_bytes: 1 << 20, single_put_bytes_max: 1 << 20, uploads_max: 1 };
+    let mount = Mount::over((bucket.clone(), bucket), Duration::ZERO, Journal::disabled(), limits);
+    let stream = mount.create("stream").await;
+    let page = vec![7; MIB];
+    for at in 0..3 {
+        mount.write(stream.handle, at * MIB as u64, &page).await.expect("room");
+    }
+    while mount.bucket.requests(RequestKind::UploadPart) < 2 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let unlinked = mount.create("unlinked").await;
+    mount.fs.unlink(Ino::ROOT, OsStr::new("unlinked")).await.expect("present");
+    let room = 6 - mount.fs.memory().staged_bytes / MIB as u64;
+    for at in 0..room + 1 {
+        mount.write(unlinked.handle, at * MIB as u64, &page).await.expect("room");
+    }
+    mount.close(stream.handle).await.expect("published");
+    assert_eq!(mount.bucket.content("stream").expect("present"), vec![7; 3 * MIB]);
 }

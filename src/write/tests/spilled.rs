@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::*;
 use crate::store::StoreError;
 
@@ -156,4 +158,74 @@ async fn without_local_disk_an_unlinked_file_is_refused_what_memory_has_no_room_
     writer.write(0, Bytes::from_static(b"x")).await.expect("within the budget");
     let refused = writer.write(MIB, Bytes::from_static(b"x")).await;
     assert!(matches!(refused, Err(WriteError::NoSpace)), "{refused:?}");
+}
+
+/// A file whose one page takes all memory there is, on its way to S3, and another that is unlinked and wants some.
+async fn one_on_its_way_and_one_unlinked(bed: &Bed) -> (Gate, JoinHandle<Result<Published, WriteError>>, [Writer; 2]) {
+    let gate = Gate::closed();
+    bed.faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Put));
+    let base = Base::Absent { exclusive: true };
+    let target = WriteTarget { key: "k".into(), base, attributes: ObjectAttributes::default() };
+    let (first, unlinked) = (bed.engine.writer(target), bed.writer());
+    first.write(0, Bytes::from_static(b"x")).await.expect("within the budget");
+    unlinked.abandon().await;
+    let publication = first.clone();
+    let publishing = tokio::spawn(async move { publication.publish().await });
+    gate.arrived(1).await;
+    (gate, publishing, [first, unlinked])
+}
+
+fn writing(writer: &Writer) -> JoinHandle<Result<(), WriteError>> {
+    let writer = writer.clone();
+    tokio::spawn(async move { writer.write(0, Bytes::from_static(b"temporary")).await })
+}
+
+#[tokio::test]
+async fn an_unlinked_file_waits_for_memory_as_long_as_something_is_on_its_way_to_s3() {
+    let bed = Bed::with(Spill::in_dir(&std::env::temp_dir()).expect("a file").of_pages(0));
+    let (gate, publishing, [_first, unlinked]) = one_on_its_way_and_one_unlinked(&bed).await;
+    let mut writing = writing(&unlinked);
+    while !bed.spill.has_refused() {
+        tokio::task::yield_now().await;
+    }
+    let answer = tokio::time::timeout(Duration::from_millis(50), &mut writing).await;
+    assert!(answer.is_err(), "it waits: {answer:?}");
+    gate.open();
+    publishing.await.expect("no panic").expect("published");
+    writing.await.expect("no panic").expect("there is room now");
+    assert_eq!(read(&unlinked, ByteRange::new(0, 9)).await.expect("read"), b"temporary");
+}
+
+#[tokio::test]
+async fn an_unlinked_file_is_refused_when_what_was_on_its_way_made_no_room() {
+    let bed = Bed::with(Spill::in_dir(&std::env::temp_dir()).expect("a file").of_pages(0));
+    let (gate, publishing, [_first, unlinked]) = one_on_its_way_and_one_unlinked(&bed).await;
+    let writing = writing(&unlinked);
+    while !bed.spill.has_refused() {
+        tokio::task::yield_now().await;
+    }
+    // It was to be new.
+    bed.bucket.put_directly("k", &b"theirs"[..]);
+    gate.open();
+    publishing.await.expect("no panic").expect_err("another writer was first");
+    let refused = writing.await.expect("no panic");
+    assert!(matches!(refused, Err(WriteError::NoSpace)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn beyond_the_budget_the_disk_and_the_overdraft_writes_are_refused() {
+    let bed = Bed::with(Spill::in_dir(&std::env::temp_dir()).expect("a file").of_pages(1));
+    // A page of the budget, one on disk, and as much beyond as one stream needs: its part, and pages across its borders.
+    let files: Vec<_> = (0..12).map(|_| bed.writer()).collect();
+    for file in &files {
+        file.write(0, Bytes::from_static(b"x")).await.expect("room");
+    }
+    let one_more = bed.writer();
+    let refused = one_more.write(0, Bytes::from_static(b"x")).await;
+    assert!(matches!(refused, Err(WriteError::NoSpace)), "{refused:?}");
+    assert_eq!((bed.engine.staged_bytes(), bed.engine.spilled_bytes()), (11 * MIB, MIB));
+    files[11].publish().await.expect("published");
+    one_more.write(0, Bytes::from_static(b"x")).await.expect("there is room now");
+    drop((files, one_more));
+    assert_eq!((bed.engine.staged_bytes(), bed.engine.spilled_bytes()), (0, 0));
 }
