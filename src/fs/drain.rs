@@ -3,7 +3,7 @@
 //! Invariant: what several drains came to is said file by file, a later one's word going before: a drain that is broken off, or runs
 //! beside another, loses nothing of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -44,9 +44,9 @@ impl Drains {
         drained
     }
 
-    /// A drain begins: it finds what is unkept now. What was, may be in the journal since, or removed.
-    fn begin(&self) {
-        self.0.lock().retain(|_, fate| !matches!(fate, Fate::Unkept(_)));
+    /// A drain has ended, and these files stay. What did before, is in the journal since, or removed.
+    fn ended(&self, unkept: &BTreeSet<Ino>) {
+        self.0.lock().retain(|ino, fate| !matches!(fate, Fate::Unkept(_)) || unkept.contains(ino));
     }
 
     /// What became of a file; gives why, if it is worth another try.
@@ -76,17 +76,18 @@ impl FileSystem {
 
     /// The same, told as it goes on.
     pub async fn drain_into(&self, drains: &Drains) {
-        drains.begin();
+        let mut left = BTreeSet::new();
         let unkept = each(self.open.dirty(), |inode| self.drain_one(inode, drains)).await;
         // Side by side they stood in each other's way, and what was kept has left room behind: one by one now.
         for (inode, why) in unkept {
             let _tree = self.tree.read().await;
             let _order = inode.order.lock().await;
             let writer = inode.view.lock().writer.clone().filter(Writer::is_dirty);
-            if let Some(writer) = writer {
-                drains.tell(inode.ino, self.keep_or_stay(&inode, &writer, &why.upload).await);
-            }
+            let Some(writer) = writer else { continue };
+            let fate = self.keep_or_stay(&inode, &writer, &why.upload).await;
+            left.extend(drains.tell(inode.ino, fate).map(|_| inode.ino));
         }
+        drains.ended(&left);
     }
 
     /// The file, and why, if neither S3 nor the journal took it.
@@ -110,10 +111,11 @@ impl FileSystem {
     pub async fn keep_all(&self, drains: &Drains) {
         // Nobody's order is waited for: publications that are under way may take as long as S3 likes. One that ends all the same takes
         // what was kept of it out of the journal.
-        drains.begin();
+        let mut left = BTreeSet::new();
         for (inode, _) in each(self.open.dirty(), |inode| keep_one(inode, drains)).await {
-            keep_one(inode, drains).await;
+            left.extend(keep_one(inode, drains).await.map(|(inode, _)| inode.ino));
         }
+        drains.ended(&left);
     }
 
     /// Has the disk cache finish what it was to keep, within `limit`: for the end of a mount. Blocks.

@@ -30,6 +30,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A mount ends so long before its instance does: what was written since the notice is uploaded in that time.
 const BEFORE_THE_INSTANCE: Duration = Duration::from_secs(30);
 
+/// How long a signal's end tries again to bring away what neither S3 nor the journal took, and how often: what other files had on local
+/// disk gives its room back aside, and somebody may make some. Well within the last half minute of an instance.
+const LAST_TRIES_LIMIT: Duration = Duration::from_secs(20);
+const LAST_TRIES_EVERY: Duration = Duration::from_secs(2);
+
 /// How long the end waits for what the disk cache is still to keep.
 const DISK_CACHE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -150,7 +155,7 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
     systemd::stopping("uploading what is not in S3 yet");
     tokio::select! {
         () = drain(&mount.fs, &drains) => {}
-        never = systemd::while_draining(&mount.told.metrics) => match never {},
+        never = systemd::while_draining(&mount.told.metrics, || drains.drained().unkept.len()) => match never {},
         () = mount.signals.next() => {
             mount.fs.keep_all(&drains).await;
             tracing::warn!("ended before everything was uploaded; see `s3mount recover list`");
@@ -235,6 +240,23 @@ async fn session_end(session: &Served) {
 
 async fn drain(fs: &FileSystem, drains: &Drains) {
     fs.drain_into(drains).await;
+    let files = drains.drained().unkept.len();
+    if files > 0 {
+        tracing::error!(
+            "{}, after tries for {} s; a signal ends them at once",
+            here_only(files),
+            LAST_TRIES_LIMIT.as_secs()
+        );
+        let last_tries = async {
+            while !drains.drained().unkept.is_empty() {
+                tokio::time::sleep(LAST_TRIES_EVERY).await;
+                fs.drain_into(drains).await;
+            }
+        };
+        if tokio::time::timeout(LAST_TRIES_LIMIT, last_tries).await.is_err() {
+            fs.keep_all(drains).await;
+        }
+    }
     fs.delete_all_unlinked().await;
 }
 

@@ -40,11 +40,15 @@ pub(super) fn stopping(what: &str) {
 }
 
 /// Tells how much is left, and asks for more time, for as long as it is polled.
-pub(super) async fn while_draining(metrics: &Arc<Metrics>) -> Infallible {
+pub(super) async fn while_draining(metrics: &Arc<Metrics>, unkept_files: impl Fn() -> usize) -> Infallible {
     loop {
         tokio::time::sleep(TELL_EVERY).await;
         let left = u64::try_from(metrics.gauge(Gauge::DirtyBytes)).unwrap_or(0);
-        let status = format!("uploading, {} left", indicatif::BinaryBytes(left));
+        let mut status = format!("uploading, {} left", indicatif::BinaryBytes(left));
+        match unkept_files() {
+            0 => {}
+            files => status += &format!(", {files} files neither in S3 nor in the journal"),
+        }
         tell(&[
             NotifyState::Status(&status),
             NotifyState::ExtendTimeoutUsec(EXTENSION_MICROSECONDS),

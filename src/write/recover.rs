@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ use super::journal::{Intent, KeptBase};
 use super::publish::{fetch, joined};
 use super::ranges::RangeSet;
 use super::{Base, Kept, WriteEngine, WriteError, WriteTarget};
-use crate::store::{ObjectAttributes, ObjectStore, StoreError, UploadId};
+use crate::store::{ObjectAttributes, ObjectStore, StoreError, UploadId, WriteCondition};
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectVersion};
 
 /// Bytes moved at a time.
@@ -153,8 +153,9 @@ pub async fn push(
 ) -> Result<ObjectInfo, RecoverError> {
     let intent = kept.intent.as_ref().ok_or(RecoverError::Torn)?;
     kept.verify()?;
-    let Some((upload, parts)) = &intent.upload else { return write_anew(engine, intent, kept, force).await };
-    let info = finish::complete(&**store, intent, kept, upload, parts, force).await?;
+    let goes_over = over(&**store, intent, force).await?;
+    let Some((upload, parts)) = &intent.upload else { return write_anew(engine, intent, kept, goes_over).await };
+    let info = finish::complete(&**store, intent, kept, upload, parts, goes_over.condition()).await?;
     if !finish::is_overlaid(intent, parts) {
         return Ok(info);
     }
@@ -163,7 +164,50 @@ pub async fn push(
     let size_bytes = intent.size_bytes;
     let kept = kept.rest_on(KeptBase { size_bytes, ..KeptBase::of(&info, size_bytes) })?;
     let intent = kept.intent.as_ref().ok_or(RecoverError::Torn)?;
-    write_anew(engine, intent, &kept, force).await
+    let goes_over = over(&**store, intent, force).await?;
+    write_anew(engine, intent, &kept, goes_over).await
+}
+
+/// What a push replaces.
+enum Over {
+    /// Whatever is there.
+    Anything,
+    /// Nothing.
+    Nothing,
+    /// The object that the bytes were written over.
+    Base(ETag),
+    /// This object, which is older than the record.
+    Older(ObjectInfo),
+}
+
+impl Over {
+    fn condition(&self) -> WriteCondition {
+        match self {
+            Self::Anything => WriteCondition::None,
+            Self::Nothing => WriteCondition::Absent,
+            Self::Base(etag) => WriteCondition::Matches(etag.clone()),
+            Self::Older(object) => WriteCondition::Matches(object.etag().clone()),
+        }
+    }
+}
+
+/// What a push may replace. A file that was emptied when it was opened replaces whatever was there, for the last writer wins: that is
+/// somebody else where the object is newer than the record.
+async fn over(store: &dyn ObjectStore, intent: &Intent, force: bool) -> Result<Over, RecoverError> {
+    match &intent.base {
+        _ if force => Ok(Over::Anything),
+        Some(base) => Ok(Over::Base(ETag::new(base.etag.as_str()))),
+        None if intent.exclusive => Ok(Over::Nothing),
+        None => match store.head(&intent.key.as_str().into()).await {
+            Err(StoreError::NotFound) => Ok(Over::Nothing),
+            Err(error) => Err(error.into()),
+            // S3 tells whole seconds.
+            Ok(object) if object.last_modified > UNIX_EPOCH + Duration::from_secs(intent.kept_at_seconds) => {
+                Err(RecoverError::Conflict)
+            }
+            Ok(object) => Ok(Over::Older(object)),
+        },
+    }
 }
 
 /// Publishes the kept bytes by a writer of their own.
@@ -171,7 +215,7 @@ async fn write_anew(
     engine: &WriteEngine,
     intent: &Intent,
     kept: &Kept,
-    force: bool,
+    over: Over,
 ) -> Result<ObjectInfo, RecoverError> {
     let attributes = ObjectAttributes {
         content_type: intent.content_type.as_deref().map(Into::into),
@@ -179,18 +223,20 @@ async fn write_anew(
         storage_class: None,
     };
     let needed = from_base(intent);
-    let base = match &intent.base {
-        Some(base) if !force || !needed.is_empty() => Base::Object(info_of(base)),
-        Some(_) => Base::Truncated,
-        None if force || !intent.exclusive => Base::Absent { exclusive: false },
-        None => Base::Absent { exclusive: true },
+    let shown_bytes = intent.base.as_ref().map_or(0, |base| base.shown_bytes);
+    let base = match (over, &intent.base) {
+        (Over::Base(_), Some(base)) => Base::Object(info_of(base)),
+        (Over::Anything, Some(base)) if !needed.is_empty() => Base::Object(info_of(base)),
+        (Over::Older(object), _) => Base::Object(object),
+        (Over::Nothing, _) => Base::Absent { exclusive: true },
+        (Over::Anything | Over::Base(_), _) => Base::Truncated,
     };
     let over_base = matches!(base, Base::Object(_));
     let writer = engine.writer(WriteTarget { key: intent.key.as_str().into(), base, attributes });
     // One that fails leaves the record that is there, and no second one.
     writer.0.state.lock().recovered = true;
-    if let (true, Some(base)) = (over_base, &intent.base) {
-        writer.try_truncate(base.shown_bytes).unwrap_or(Ok(()))?;
+    if over_base {
+        writer.try_truncate(shown_bytes).unwrap_or(Ok(()))?;
     }
     writer.try_truncate(intent.size_bytes).unwrap_or(Ok(()))?;
     for &(start, end) in &intent.ranges {

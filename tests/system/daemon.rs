@@ -17,6 +17,10 @@ pub const FACTS: &[Fact] = &[
     ("daemon::systemd_is_told_in_order", systemd_is_told_in_order),
     ("daemon::a_mount_that_does_not_answer_is_not_reported_alive", a_mount_that_does_not_answer_is_not_reported_alive),
     ("daemon::the_second_sigterm_keeps_what_is_not_uploaded", the_second_sigterm_keeps_what_is_not_uploaded),
+    (
+        "daemon::what_neither_s3_nor_the_journal_took_is_told_to_systemd",
+        what_neither_s3_nor_the_journal_took_is_told_to_systemd,
+    ),
     ("daemon::sigusr2_raises_the_level_and_brings_it_back", sigusr2_raises_the_level_and_brings_it_back),
     ("daemon::the_journal_gets_priorities_and_no_times", the_journal_gets_priorities_and_no_times),
     ("daemon::a_file_named_by_config_is_what_is_mounted", a_file_named_by_config_is_what_is_mounted),
@@ -162,6 +166,34 @@ fn the_second_sigterm_keeps_what_is_not_uploaded() -> Shown {
     let pushed = run(bed.s3mount().args(["recover", "push", id]).args(bed.reach()))?;
     hold(pushed.status.success(), "it can be pushed", &text(&pushed))?;
     hold(bed.object("file").as_deref() == Some(b"never uploaded"), "it is what was written", &text(&pushed))?;
+    Ok(None)
+}
+
+fn what_neither_s3_nor_the_journal_took_is_told_to_systemd() -> Shown {
+    let bed = Bed::new()?;
+    let path = bed.path("notify");
+    let systemd = Listener::at(&path)?;
+    let socket = path.display().to_string();
+    let mut daemon = start(&bed, &[], &[("NOTIFY_SOCKET", &socket)])?;
+    let denied = vec!["PutObject".to_owned()];
+    bed.sim.set(Config { faults: s3sim::shaping::Faults { denied, ..Default::default() }, ..Config::default() });
+    for entry in fs::read_dir(bed.path("state")).map_err(|e| e.to_string())? {
+        // Nothing can be put where a file is in the way.
+        let kept = entry.map_err(|e| e.to_string())?.path().join("kept");
+        if fs::remove_dir(&kept).is_ok() {
+            fs::write(&kept, "").map_err(|e| e.to_string())?;
+        }
+    }
+    let _denied = fs::write(bed.path("mnt").join("file"), "nobody takes it");
+    systemd.until("STATUS=1 files are neither in S3 nor in the journal")?;
+    daemon.signal(Signal::SIGTERM)?;
+    systemd.until("STOPPING=1")?;
+    systemd.until(", 1 files neither in S3 nor in the journal")?;
+    systemd.until("STATUS=1 files are lost, which neither S3 nor the journal took")?;
+    let status = daemon.ended()?;
+    hold(status.code() == Some(2), "the end says it", &format!("{status}: {}", log(&bed)))?;
+    let lines = log(&bed).lines().filter(|line| line.contains("lost: file: not in S3 (")).count();
+    hold(lines == 1, "it is named in a line", &log(&bed))?;
     Ok(None)
 }
 

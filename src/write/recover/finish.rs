@@ -29,7 +29,7 @@ pub(super) async fn complete(
     kept: &Kept,
     upload: &str,
     there: &[KeptPart],
-    force: bool,
+    condition: WriteCondition,
 ) -> Result<ObjectInfo, RecoverError> {
     let written = written(intent);
     let shown_bytes = intent.base.as_ref().map_or(0, |base| base.shown_bytes.min(intent.size_bytes));
@@ -57,12 +57,6 @@ pub(super) async fn complete(
             None => finishing.make(part).await?,
         });
     }
-    let condition = match &finishing.base {
-        _ if force => WriteCondition::None,
-        Some(base) => WriteCondition::Matches(base.etag().clone()),
-        None if intent.exclusive => WriteCondition::Absent,
-        None => WriteCondition::None,
-    };
     let Finishing { key, upload, .. } = finishing;
     let request = CompleteRequest { key, upload, parts, size_bytes: intent.size_bytes, condition };
     match store.complete_upload(request).await {

@@ -222,3 +222,42 @@ async fn a_push_that_fails_leaves_one_record() {
     recover::push(&store, &bed.engine, &kept, false).await.expect_err("another object stands there");
     assert_eq!(bed.kept().id, kept.id);
 }
+
+/// The record of a file that was emptied when it was opened, kept so many seconds before now.
+async fn kept_without_a_base(bed: &Bed, seconds_ago: i64) -> Kept {
+    let now = std::time::SystemTime::now();
+    let ago = std::time::Duration::from_secs(seconds_ago.unsigned_abs());
+    let clock = Clock::manual(if seconds_ago < 0 { now + ago } else { now - ago });
+    let store: Arc<dyn ObjectStore> = Arc::new(FaultyStore::new(Arc::new(bed.bucket.clone()), bed.faults.clone()));
+    let limits = WriteLimits::default();
+    let engine = WriteEngine::new(store, PagePool::new(0), limits, Arc::default(), clock, bed.journal.clone());
+    bed.refuse_puts();
+    let attributes = ObjectAttributes::default();
+    let writer = engine.writer(WriteTarget { key: "k".into(), base: Base::Truncated, attributes });
+    written(&writer, 0, b"bytes").await;
+    writer.publish().await.expect_err("refused");
+    bed.kept()
+}
+
+#[tokio::test]
+async fn a_push_replaces_what_was_there_before_and_not_what_came_since() {
+    let bed = Bed::new();
+    let kept = kept_without_a_base(&bed, 0).await;
+    assert_eq!(bed.pushed(&kept).await, b"bytes", "nothing was there");
+
+    let bed = Bed::new();
+    bed.bucket.put_directly("k", &b"older and longer"[..]);
+    let kept = kept_without_a_base(&bed, -3600).await;
+    assert_eq!(bed.pushed(&kept).await, b"bytes");
+
+    let bed = Bed::new();
+    let kept = kept_without_a_base(&bed, 3600).await;
+    bed.bucket.put_directly("k", &b"newer"[..]);
+    let store: Arc<dyn ObjectStore> = Arc::new(bed.bucket.clone());
+    let engine = engine(Arc::clone(&store), WriteLimits::default());
+    let pushed = recover::push(&store, &engine, &kept, false).await;
+    assert!(matches!(pushed, Err(recover::RecoverError::Conflict)), "{pushed:?}");
+    assert_eq!(bed.bucket.content("k").as_deref(), Some(&b"newer"[..]));
+    recover::push(&store, &engine, &kept, true).await.expect("forced");
+    assert_eq!(bed.bucket.content("k").as_deref(), Some(&b"bytes"[..]));
+}
