@@ -44,7 +44,7 @@ use self::fetch::{BLOCK_BYTES, Fetcher, Shape};
 use self::flight::{FlightOf, Owner};
 use self::in_flight::InFlight;
 use self::tails::Tails;
-use self::window::{Plan, Streams, WindowLimits};
+use self::window::{Plan, Share, Streams, WindowLimits};
 pub use crate::cache::WholeFile;
 use crate::cache::{DiskCache, MemoryCache, WriteBehind};
 use crate::config::ReadLimits;
@@ -288,12 +288,13 @@ impl Handled {
             self.engine.tails.learn(&self.of.info, range);
         }
         let streaming = &self.engine.streaming;
-        let shares = streaming.load(Relaxed).max(1) as u64;
+        let streams = streaming.load(Relaxed).max(1) as u64;
         let slowed = self.engine.windows.window_bytes_max / self.engine.window_divisor.load(Relaxed);
         let slowed = slowed.max(2 * self.engine.windows.request_bytes_max);
-        let cap = (self.engine.fetcher.limits.cache_bytes / WINDOWS_CACHE_DIVISOR / shares).min(slowed);
+        let cap = (self.engine.fetcher.limits.cache_bytes / WINDOWS_CACHE_DIVISOR / streams).min(slowed);
+        let share = Share { window_bytes_max: cap.max(WINDOW_BYTES_MIN), streams };
         let mut observed = self.streams.lock();
-        let plan = observed.streams.observe(range, waited, cap.max(WINDOW_BYTES_MIN), &self.engine.windows);
+        let plan = observed.streams.observe(range, waited, share, &self.engine.windows);
         let now = observed.streams.streaming();
         if now != observed.counted {
             if now > observed.counted {

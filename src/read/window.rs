@@ -38,8 +38,13 @@ const REST_DIVISOR: u64 = 8;
 /// Smallest request of a forward stream: a read of the kernel's default read-ahead.
 const UNIT_BYTES_MIN: u64 = 128 << 10;
 
-/// How wide a window grows before a read has to wait again, in bytes: bandwidth times latency of two connections.
-const FIRST_WINDOW_BYTES: u64 = 16 << 20;
+/// How wide a window grows before a read has to wait again, in bytes: 10 Gbit/s for the 25 ms to a first byte.
+const FIRST_WINDOW_BYTES: u64 = 32 << 20;
+/// How many times wider it may become with each wait: a round trip that finds a window too small is lost.
+const WINDOW_GROWTH: u64 = 4;
+
+/// Requests that the window of a waiting stream is cut into at least, however many others there are.
+const WINDOW_REQUESTS_MIN: u64 = 4;
 
 /// Seeks without a use of it after which a stream's window closes.
 const SEEKS_TO_CLOSE: u8 = 2;
@@ -66,6 +71,15 @@ pub(super) struct WindowLimits {
     pub(super) gap_bytes_max: u64,
     /// What a stream has passed in a file over this many bytes is not read again before it would be dropped anyway.
     pub(super) kept_bytes_max: u64,
+}
+
+/// What this moment leaves to one stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    /// Largest window in bytes.
+    pub(super) window_bytes_max: u64,
+    /// Streams of all handles that fill windows, this one among them.
+    pub(super) streams: u64,
 }
 
 /// What a read is answered with: what to fetch ahead.
@@ -240,7 +254,7 @@ impl Stream {
     }
 
     /// The window in bytes, and how much of it may still be asked for.
-    fn window(&mut self, waited: bool, window_cap_bytes: u64, limits: &WindowLimits) -> (u64, u64) {
+    fn window(&mut self, waited: bool, share: Share, limits: &WindowLimits) -> (u64, u64) {
         let (window, issued_max) = if self.from_start {
             let grant = if self.steps == 0 { 0 } else { GRANT_FROM_START_BYTES };
             let grown = self.asked.saturating_mul(ASKED_FACTOR_FROM_START - 1).max(grant);
@@ -251,22 +265,22 @@ impl Stream {
         // A reader that never waits has all the window that bandwidth times latency asks for.
         let travelled = self.position.abs_diff(self.raised_at);
         if waited && window > self.allowance && travelled >= self.allowance / 4 {
-            self.allowance = (2 * self.allowance).min(limits.window_bytes_max);
+            self.allowance = (WINDOW_GROWTH * self.allowance).min(limits.window_bytes_max);
             self.raised_at = self.position;
         }
-        let window = window.min(self.allowance).min(limits.window_bytes_max).min(window_cap_bytes);
+        let window = window.min(self.allowance).min(limits.window_bytes_max).min(share.window_bytes_max);
         (window, issued_max.saturating_sub(self.issued))
     }
 
     fn plan_forward(
         &mut self,
         (window, room): (u64, u64),
-        waited: bool,
+        window_requests: Option<u64>,
         size_bytes: u64,
         limits: &WindowLimits,
     ) -> Vec<ByteRange> {
         let start = self.issued_end.max(self.position);
-        let unit = unit_of(window, waited, limits);
+        let unit = unit_of(window, window_requests, limits);
         let wanted = self.position.saturating_add(window).min(start.saturating_add(room));
         let target = if wanted >= size_bytes { size_bytes } else { wanted / unit * unit };
         if target <= start {
@@ -308,11 +322,11 @@ impl Stream {
 }
 
 /// The multiples at which a forward stream's requests end: half its window, so that one request is being read while the next
-/// is on its way. For a reader that waits the window is filled by [`ReadLimits::WINDOW_REQUESTS`] and no request is larger
-/// than a block at first, since what a window brings in a second is its bytes by the time of one request.
-fn unit_of(window: u64, waited: bool, limits: &WindowLimits) -> u64 {
+/// is on its way. For a reader that waits the window is filled by `window_requests` and no request is larger than a block at
+/// first, since what a window brings in a second is its bytes by the time of one request.
+fn unit_of(window: u64, window_requests: Option<u64>, limits: &WindowLimits) -> u64 {
     let half = window / 2;
-    let unit = if waited { half.min(BLOCK_BYTES).max(window / ReadLimits::WINDOW_REQUESTS) } else { half };
+    let unit = window_requests.map_or(half, |requests| half.min(BLOCK_BYTES).max(window / requests));
     let power = 1 << unit.max(1).ilog2();
     power.clamp(UNIT_BYTES_MIN.min(limits.request_bytes_max), limits.request_bytes_max)
 }
@@ -336,14 +350,11 @@ impl Streams {
     }
 
     /// Takes note of a read (cut at the end of the file) and says what to fetch beside it. `waited` is whether the read
-    /// found its bytes missing; `window_cap_bytes` is what this moment leaves to one window.
-    pub(super) fn observe(
-        &mut self,
-        read: ByteRange,
-        waited: bool,
-        window_cap_bytes: u64,
-        limits: &WindowLimits,
-    ) -> Plan {
+    /// found its bytes missing.
+    pub(super) fn observe(&mut self, read: ByteRange, waited: bool, share: Share, limits: &WindowLimits) -> Plan {
+        // What many streams have in flight together need not be more requests than one has alone.
+        let window_requests = || (ReadLimits::WINDOW_REQUESTS / share.streams.max(1)).max(WINDOW_REQUESTS_MIN);
+        let window_requests = waited.then(window_requests);
         self.reads += 1;
         let now = self.reads;
         let Some(index) = self.stream_of(read, limits) else {
@@ -353,8 +364,8 @@ impl Streams {
             if !stream.from_start || stream.steps > 0 {
                 return Plan::default();
             }
-            let window = stream.window(waited, window_cap_bytes, limits);
-            let ranges = stream.plan_forward(window, waited, self.size_bytes, limits);
+            let window = stream.window(waited, share, limits);
+            let ranges = stream.plan_forward(window, window_requests, self.size_bytes, limits);
             return Plan { ranges, stream: index, began: now, ..Plan::default() };
         };
         let stream = &mut self.streams[index];
@@ -363,12 +374,12 @@ impl Streams {
         if is_rest {
             return Plan { sequential: true, stream: index, began: stream.began, ..Plan::default() };
         }
-        let (window, room) = stream.window(waited, window_cap_bytes, limits);
+        let (window, room) = stream.window(waited, share, limits);
         let (ranges, passed) = if stream.is_strided() {
             (stream.plan_strides(window, room, self.size_bytes, limits), None)
         } else {
             let passed = stream.pass(self.size_bytes, limits);
-            (stream.plan_forward((window, room), waited, self.size_bytes, limits), passed)
+            (stream.plan_forward((window, room), window_requests, self.size_bytes, limits), passed)
         };
         Plan { ranges, passed, sequential: true, stream: index, began: stream.began }
     }
