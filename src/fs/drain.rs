@@ -37,7 +37,7 @@ impl Drains {
         for fate in self.0.lock().values() {
             match fate {
                 Fate::Published => drained.published += 1,
-                Fate::Kept => drained.kept += 1,
+                Fate::Kept(_) => drained.kept += 1,
                 Fate::Unkept(why) => drained.unkept.push(why.clone()),
             }
         }
@@ -53,7 +53,7 @@ impl Drains {
     fn tell(&self, ino: Ino, fate: Fate) -> Option<Unkept> {
         let unkept = match &fate {
             Fate::Unkept(why) => Some(why.clone()),
-            Fate::Published | Fate::Kept => None,
+            Fate::Published | Fate::Kept(_) => None,
         };
         self.0.lock().insert(ino, fate);
         unkept
@@ -116,6 +116,18 @@ impl FileSystem {
             left.extend(keep_one(inode, drains).await.map(|(inode, _)| inode.ino));
         }
         drains.ended(&left);
+    }
+
+    /// What drains came to by now: what they kept of files that were still written may have been published since.
+    pub fn drained(&self, drains: &Drains) -> Drained {
+        drains.0.lock().values_mut().for_each(|fate| {
+            if let Fate::Kept(Some(id)) = fate
+                && !self.write.is_kept(id)
+            {
+                *fate = Fate::Published;
+            }
+        });
+        drains.drained()
     }
 
     /// Has the disk cache finish what it was to keep, within `limit`: for the end of a mount. Blocks.

@@ -162,7 +162,7 @@ impl FileSystem {
         if let Err(reason) = outcome {
             let fate = self.give_up(inode, &writer, &reason).await;
             drop(writer);
-            if matches!(fate, Fate::Kept) {
+            if matches!(fate, Fate::Kept(_)) {
                 drain.freed();
             }
             return;

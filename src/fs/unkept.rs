@@ -11,7 +11,7 @@ use super::error::{FsError, FsResult};
 use super::opened::{InodeUse, OpenInode};
 use super::{FileSystem, KernelEvent};
 use crate::types::ObjectKey;
-use crate::write::{Keep, Writer};
+use crate::write::{Keep, KeptId, Writer};
 
 /// Files that may stay here at once. Their bytes are bounded by the memory and disk for unpublished bytes; each takes some KiB beside
 /// those.
@@ -38,7 +38,8 @@ impl std::fmt::Display for Unkept {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Published,
-    Kept,
+    /// Under this name, if there is a journal.
+    Kept(Option<KeptId>),
     Unkept(Unkept),
 }
 
@@ -89,7 +90,7 @@ pub(super) async fn keep(writer: &Writer, reason: &str) -> Fate {
     let (keeping, why) = (writer.clone(), reason.to_owned());
     let kept = tokio::task::spawn_blocking(move || keeping.keep(&why)).await;
     match kept.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
-        Ok(Keep::Kept) => Fate::Kept,
+        Ok(Keep::Kept(id)) => Fate::Kept(id),
         Ok(Keep::Published) => Fate::Published,
         Err(error) => Fate::Unkept(Unkept { key: writer.key(), upload: reason.to_owned(), journal: error.to_string() }),
     }
@@ -156,7 +157,7 @@ impl FileSystem {
                 let drain = self.write.draining();
                 let fate = self.keep_or_stay(&inode, &writer, &reason).await;
                 drop(writer);
-                if matches!(fate, Fate::Kept) {
+                if matches!(fate, Fate::Kept(_)) {
                     drain.freed();
                 }
             }

@@ -164,7 +164,7 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
     let fs = Arc::clone(&mount.fs);
     // A cache that is not whole costs requests after the next start, and nothing else.
     let _ = tokio::task::spawn_blocking(move || fs.settle_disk_cache(DISK_CACHE_LIMIT)).await;
-    let drained = drains.drained();
+    let drained = mount.fs.drained(&drains);
     for lost in &drained.unkept {
         tracing::error!("lost: {lost}; write it again where there is room");
     }
@@ -269,7 +269,7 @@ async fn unmount(
     wish: &UnmountRequest,
 ) -> bool {
     fs.drain_into(drains).await;
-    let drained = drains.drained();
+    let drained = fs.drained(drains);
     if !drained.unkept.is_empty() {
         let answer = told(told_by, "failed", &drained);
         let message = Some(here_only(drained.unkept.len()));

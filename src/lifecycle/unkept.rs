@@ -10,10 +10,13 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 use super::systemd;
+use crate::clock::Clock;
 use crate::fs::FileSystem;
 
-/// How often the journal is asked again.
+/// How often the journal is asked again, and how many times as long as asking took there is a pause at least: a copy that a failing disk
+/// breaks off may be large.
 const ASK_EVERY: Duration = Duration::from_secs(10);
+const PAUSE_TIMES: u32 = 10;
 
 /// Asks until dropped.
 #[derive(Debug)]
@@ -27,13 +30,15 @@ impl Drop for Asking {
 
 /// Begins to ask. `serving` is what systemd shows of a mount that has no such files.
 pub(super) fn ask_again(fs: &Arc<FileSystem>, serving: String) -> Asking {
-    let fs = Arc::downgrade(fs);
+    let (fs, clock) = (Arc::downgrade(fs), Clock::system());
     let task = tokio::spawn(async move {
-        let mut told = 0;
+        let (mut told, mut pause) = (0, ASK_EVERY);
         loop {
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(pause).await;
             let Some(fs) = fs.upgrade() else { return };
+            let began = clock.now();
             let left = fs.keep_unkept().await;
+            pause = ASK_EVERY.max(clock.now().saturating_duration_since(began) * PAUSE_TIMES);
             if left != told {
                 told = left;
                 systemd::status(&if left == 0 { serving.clone() } else { here_only(left) });

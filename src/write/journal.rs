@@ -6,6 +6,7 @@
 //! uploads/HASH.json        an upload that was begun and neither completed nor aborted: {"key", "upload"}
 //! kept/ID/data             the written bytes at their offsets, a sparse file
 //! kept/ID/intent.json      what they are: written last, synced, and moved into place, so that whoever sees it sees all
+//! discarded-ID/            what was kept and is being deleted; the next start deletes what is left of it
 //! ```
 //!
 //! `intent.json` carries a version and the CRC-64/NVME of the kept bytes. A directory without a readable intent is told as
@@ -29,6 +30,8 @@ use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 const FORMAT: u32 = 1;
 /// Bytes read at a time while kept bytes are checked.
 const CHECK_BYTES: usize = 1 << 20;
+/// How the name of a directory begins that is on its way out.
+const DISCARDED: &str = "discarded-";
 /// What file systems give room in.
 const BLOCK_BYTES: u64 = 4096;
 /// Room for what a record has beside its bytes: directory, intent, and what the file system itself takes.
@@ -157,8 +160,20 @@ impl Journal {
     pub fn open(dir: &Path) -> io::Result<Self> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
+        let is_new = !dir.join("kept").exists();
         builder.create(dir.join("uploads"))?;
         builder.create(dir.join("kept"))?;
+        if is_new {
+            // What is kept outlives a machine only if the way to it does.
+            for dir in [Some(dir), dir.parent()].into_iter().flatten() {
+                let _ = File::open(dir).and_then(|dir| dir.sync_all());
+            }
+        }
+        for left in fs::read_dir(dir)?.flatten() {
+            if left.file_name().as_encoded_bytes().starts_with(DISCARDED.as_bytes()) {
+                let _ = fs::remove_dir_all(left.path());
+            }
+        }
         Ok(Self::of(Some(dir.to_owned())))
     }
 
@@ -280,7 +295,15 @@ impl Journal {
         if id.0.contains(['/', '\0']) || id.0.starts_with('.') {
             return Err(io::ErrorKind::NotFound.into());
         }
-        fs::remove_dir_all(dir.join("kept").join(&id.0))
+        // It is gone whole: of half a record nobody could tell what it was.
+        let discarded = dir.join(format!("{DISCARDED}{}", id.0));
+        fs::rename(dir.join("kept").join(&id.0), &discarded)?;
+        if let Err(error) = fs::remove_dir_all(&discarded)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %discarded.display(), %error, "what was discarded still takes its room; the next mount tries again");
+        }
+        Ok(())
     }
 
     /// Everything that is kept, oldest first; torn records without an intent.

@@ -28,10 +28,10 @@ pub(super) struct Record {
 }
 
 /// What became of bytes that were to be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The journal has them.
-    Kept,
+    /// The journal has them, under this name; under none where there is no journal, as was wished.
+    Kept(Option<KeptId>),
     /// S3 has them by now.
     Published,
 }
@@ -60,10 +60,10 @@ impl Inner {
         let journal = &self.shared.journal;
         if journal.is_disabled() {
             tracing::error!(key = %self.state.lock().key, reason, "unpublished bytes are lost: there is no journal, as was wished");
-            return Ok(Keep::Kept);
+            return Ok(Keep::Kept(None));
         }
         if self.state.lock().recovered {
-            return Ok(Keep::Kept);
+            return Ok(Keep::Kept(None));
         }
         // One after another, also where nobody waits for an earlier one any more.
         let mut record = self.kept.lock();
@@ -74,8 +74,8 @@ impl Inner {
             return Ok(Keep::Published);
         };
         let is_there = |it: &Record| it.is_the_same_as(&wanted.record) && journal.holds(&it.id);
-        if record.as_ref().is_some_and(is_there) {
-            return Ok(Keep::Kept);
+        if let Some(record) = record.as_ref().filter(|it| is_there(it)) {
+            return Ok(Keep::Kept(Some(record.id.clone())));
         }
         let upload = wanted.keeping.upload.as_ref().map(|(upload, _)| upload.clone());
         let at = wanted.record.at;
@@ -94,7 +94,7 @@ impl Inner {
             let _ = journal.discard(&before.id);
         }
         self.settle(&mut record);
-        Ok(if record.is_some() { Keep::Kept } else { Keep::Published })
+        Ok(record.as_ref().map_or(Keep::Published, |record| Keep::Kept(Some(record.id.clone()))))
     }
 
     /// What S3 does not have; `None` if it has everything.

@@ -217,6 +217,11 @@ impl WriteEngine {
         self.0.draining.begin()
     }
 
+    /// Whether the journal still has something.
+    pub fn is_kept(&self, id: &KeptId) -> bool {
+        self.0.journal.holds(id)
+    }
+
     /// Bytes of local disk that unpublished bytes take.
     pub fn spilled_bytes(&self) -> u64 {
         self.0.room.spill.as_ref().map_or(0, Spill::used_bytes)

@@ -214,10 +214,13 @@ async fn what_a_program_publishes_while_everything_is_kept_does_not_stay_in_the_
     let drains = Drains::default();
     mount.fs.keep_all(&drains).await;
     assert_eq!(shelf.kept(), [("a".into(), b"bytes".to_vec())]);
+    assert_eq!(mount.fs.drained(&drains).kept, 1);
     gate.open();
     closing.await.expect("no panic").expect("published");
     assert_eq!(mount.bucket.content("a").as_deref(), Some(&b"bytes"[..]));
     assert!(shelf.kept().is_empty());
+    let drained = mount.fs.drained(&drains);
+    assert_eq!((drained.published, drained.kept), (1, 0));
 }
 
 #[tokio::test]

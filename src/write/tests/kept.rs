@@ -95,10 +95,10 @@ async fn what_was_kept_already_is_not_copied_again() {
     writer.publish().await.expect_err("refused");
     let first = bed.kept().id;
     writer.publish().await.expect_err("refused");
-    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert!(matches!(writer.keep("the last close"), Ok(Keep::Kept(Some(_)))));
     assert_eq!(bed.kept().id, first);
     written(&writer, 5, b" and more").await;
-    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert!(matches!(writer.keep("the last close"), Ok(Keep::Kept(Some(_)))));
     assert_ne!(bed.kept().id, first);
     assert_eq!(std::fs::read(bed.kept().data).expect("a file"), b"bytes and more");
 }
@@ -111,7 +111,7 @@ async fn what_somebody_took_out_of_the_journal_is_kept_anew() {
     written(&writer, 0, b"bytes").await;
     writer.publish().await.expect_err("refused");
     bed.journal.discard(&bed.kept().id).expect("it is there");
-    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert!(matches!(writer.keep("the last close"), Ok(Keep::Kept(Some(_)))));
     assert_eq!(bed.pushed(&bed.kept()).await, b"bytes");
 }
 
@@ -123,7 +123,7 @@ async fn what_was_renamed_since_is_kept_under_its_new_key() {
     written(&writer, 0, b"bytes").await;
     writer.publish().await.expect_err("refused");
     assert!(writer.retarget("new".into()));
-    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert!(matches!(writer.keep("the last close"), Ok(Keep::Kept(Some(_)))));
     assert_eq!(bed.kept().intent.expect("whole").key, "new");
 }
 
@@ -143,7 +143,7 @@ async fn a_copy_for_which_there_is_no_room_is_not_begun() {
     assert_eq!((entries(bed.dir.path()), writer.is_dirty()), (0, true));
     bed.journal.when_written(|| {});
     bed.journal.leave_room(4 * MIB);
-    assert_eq!(writer.keep("the last close").expect("room"), Keep::Kept);
+    assert!(matches!(writer.keep("the last close"), Ok(Keep::Kept(Some(_)))));
     assert!(bed.pushed(&bed.kept()).await == content);
 }
 
@@ -185,7 +185,7 @@ async fn half_on_its_way(bed: &Bed) -> (Writer, JoinHandle<Result<Published, Wri
 async fn what_was_written_behind_a_publication_stays_in_the_journal_over_what_that_published() {
     let bed = Bed::new();
     let (writer, publication, gate) = half_on_its_way(&bed).await;
-    assert_eq!(keeping(&writer).await.expect("no panic").expect("room"), Keep::Kept);
+    assert!(matches!(keeping(&writer).await, Ok(Ok(Keep::Kept(Some(_))))));
     gate.open();
     publication.await.expect("no panic").expect("published");
     assert_eq!(bed.bucket.content("k").as_deref(), Some(&b"THE base"[..]));
@@ -206,7 +206,7 @@ async fn a_copy_that_is_made_during_a_publication_lies_over_what_that_published(
     }
     go.send(()).expect("it waits");
     publication.await.expect("no panic").expect("published");
-    assert_eq!(kept.await.expect("no panic").expect("room"), Keep::Kept);
+    assert!(matches!(kept.await, Ok(Ok(Keep::Kept(Some(_))))));
     assert_eq!(bed.pushed(&bed.kept()).await, b"THE base and more");
 }
 
@@ -260,4 +260,16 @@ async fn a_push_replaces_what_was_there_before_and_not_what_came_since() {
     assert_eq!(bed.bucket.content("k").as_deref(), Some(&b"newer"[..]));
     recover::push(&store, &engine, &kept, true).await.expect("forced");
     assert_eq!(bed.bucket.content("k").as_deref(), Some(&b"bytes"[..]));
+}
+
+#[test]
+fn what_was_discarded_is_gone_at_once_and_its_room_by_the_next_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = Journal::open(dir.path()).expect("a journal");
+    // A process that ended in the midst of it.
+    let left = dir.path().join("discarded-1-2");
+    std::fs::create_dir(&left).and_then(|()| std::fs::write(left.join("data"), "bytes")).expect("room");
+    assert!(journal.kept().is_empty());
+    Journal::open(dir.path()).expect("a journal");
+    assert!(!left.exists());
 }

@@ -191,6 +191,11 @@ fn what_neither_s3_nor_the_journal_took_holds_an_unmount_up_and_is_told_at_the_e
     let id = text(&discarded).split(' ').next().unwrap_or_default().to_owned();
     checked(&run(p.mount.program().args(["recover", "discard", &id, "--state-dir"]).arg(p.mount.state_dir()))?)?;
     lose("second", b"second")?;
+    let helper = p.mount.home.join("umount.s3mount");
+    std::os::unix::fs::symlink(p.mount.program().get_program(), &helper)?;
+    let refused = run(std::process::Command::new(&helper).arg(dir))?;
+    assert_eq!(refused.status.code(), Some(32), "{}", text(&refused));
+    assert!(text(&refused).contains("1 files are neither in S3 nor in the journal"), "{}", text(&refused));
     let log = p.mount.log_len();
     let ended = p.mount.end_by(libc::SIGTERM)?;
     assert_eq!(ended.code(), Some(2));
