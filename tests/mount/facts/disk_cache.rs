@@ -172,32 +172,42 @@ fn a_deleted_cache_directory_is_not_missed(c: &Context) -> Outcome {
 }
 
 /// A file system in memory, mounted for as long as this lives.
-struct Tmpfs(tempfile::TempDir);
+pub struct Tmpfs {
+    path: PathBuf,
+    _made: Option<tempfile::TempDir>,
+}
 
 impl Tmpfs {
     fn new(size: &str) -> Outcome<Option<Self>> {
+        let dir = tempfile::Builder::new().prefix("s3mount-tmpfs-").tempdir()?;
+        let it = Self::over(dir.path(), size)?;
+        Ok(it.map(|mut it| {
+            it._made = Some(dir);
+            it
+        }))
+    }
+
+    /// On a directory that is there; `None` without the right to.
+    pub fn over(dir: &Path, size: &str) -> Outcome<Option<Self>> {
         if !nix::unistd::geteuid().is_root() {
             return Ok(None);
         }
-        let dir = tempfile::Builder::new().prefix("s3mount-tmpfs-").tempdir()?;
-        let it = Self(dir);
-        it.mount(&format!("size={size}"))?;
-        Ok(Some(it))
-    }
-
-    fn mount(&self, options: &str) -> Outcome {
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(self.0.path()).status()?;
-        if status.success() { Ok(()) } else { Err(Failure(format!("mount: {status}"))) }
+        let options = format!("size={size}");
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir).status()?;
+        if !status.success() {
+            return Err(Failure(format!("mount: {status}")));
+        }
+        Ok(Some(Self { path: dir.to_owned(), _made: None }))
     }
 
     fn path(&self) -> String {
-        self.0.path().display().to_string()
+        self.path.display().to_string()
     }
 }
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
     }
 }
 
@@ -228,7 +238,7 @@ fn a_cache_directory_that_becomes_read_only_is_not_seen(c: &Context) -> Outcome 
     place.foreign_put("g", &bytes)?;
     same_bytes(&place.read("f")?, &bytes);
     place.mount.remount()?;
-    let status = Command::new("mount").args(["-o", "remount,ro"]).arg(tmpfs.0.path()).status()?;
+    let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&tmpfs.path).status()?;
     assert!(status.success());
     same_bytes(&place.read("f")?, &bytes);
     same_bytes(&place.read("g")?, &bytes);

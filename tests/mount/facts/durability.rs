@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::disk_cache::Tmpfs;
 use crate::harness::mount::text;
 use crate::harness::prelude::*;
 use crate::harness::sim::Faults;
@@ -28,6 +29,7 @@ pub fn facts() -> Vec<Fact> {
         own!(a_failed_fsync_can_be_repeated).on(SIM).seconds(180),
         own!(a_server_that_went_away_makes_close_fail).on(SIM).seconds(180),
         own!(kept_bytes_survive_a_remount).on(SIM).seconds(180),
+        own!(where_s3_refuses_and_the_local_disk_is_full_nothing_is_lost_that_was_taken).on(SIM).seconds(180),
     ]
 }
 
@@ -271,4 +273,51 @@ fn kept_bytes_survive_a_remount(c: &Context) -> Outcome {
     is_kept(&p, "f", b"to be recovered")?;
     p.mount.remount()?;
     is_kept(&p, "f", b"to be recovered")
+}
+
+fn where_s3_refuses_and_the_local_disk_is_full_nothing_is_lost_that_was_taken(c: &Context) -> Outcome {
+    let p = c.mount(&["--memory-limit", "64MiB"])?;
+    p.mount.unmount()?;
+    let Some(_full) = Tmpfs::over(&p.mount.state_dir(), "12m")? else { return skip("mounting a tmpfs needs root") };
+    p.mount.start_again()?;
+    p.names("")?;
+    p.sim().set(&Faults { denied: &["PutObject", "CreateMultipartUpload"], ..Faults::default() });
+    let mut taken = Vec::new();
+    let refusal = loop {
+        let (name, bytes) = (format!("f{}", taken.len()), pattern(taken.len() as u64, 700_000));
+        let mut file = p.create(&name)?;
+        let outcome = file.write_all(&bytes);
+        refused(sys::close(file), &[libc::EACCES]);
+        match outcome {
+            Ok(()) => taken.push((name, bytes)),
+            Err(error) => break error,
+        }
+        assert!(taken.len() < 200, "there is no bound");
+    };
+    assert_eq!(refusal.raw_os_error(), Some(libc::ENOSPC), "{refusal}");
+    // The journal has what fits, and the rest is here.
+    let mut status = serde_json::Value::Null;
+    let settled = poll(Duration::from_secs(10), || {
+        let said = p.mount.run(&["status", "--json", p.dir.to_str().unwrap_or_default()]);
+        status = said.ok().and_then(|said| serde_json::from_slice(&said.stdout).ok()).unwrap_or_default();
+        status["dirty_files"].is_u64() && status["dirty_files"] == status["unkept_files"]
+    });
+    assert!(settled, "{status}");
+    let unkept = status["unkept"].as_array().cloned().unwrap_or_default();
+    let is_here = |name: &str| unkept.iter().any(|file| file["key"].as_str().is_some_and(|key| key.ends_with(name)));
+    let here = taken.iter().filter(|(name, _)| is_here(name)).collect::<Vec<_>>();
+    assert!(here.len() > 8 && here.len() + 8 < taken.len(), "{} of {} are here", here.len(), taken.len());
+    for (name, bytes) in &here {
+        same_bytes(&p.read(name)?, bytes);
+    }
+    p.sim().set(&Faults::default());
+    p.mount.unmount()?;
+    for (name, bytes) in &taken {
+        if p.has_object(name)? {
+            same_bytes(&p.object(name)?, bytes);
+        } else {
+            is_kept(&p, name, bytes)?;
+        }
+    }
+    Ok(())
 }
