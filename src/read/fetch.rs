@@ -56,7 +56,43 @@ pub(super) enum Shape {
     /// As few requests as there are limits for.
     Streaming,
     /// Side by side, over several connections.
-    Random,
+    Random(Parts),
+}
+
+/// The equal parts of a read that continues no stream, wherever in its blocks they end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parts {
+    start: u64,
+    bytes: u64,
+}
+
+impl Parts {
+    /// Those of a read of `range`.
+    pub(super) fn of(range: ByteRange) -> Self {
+        let count = ((range.len() + RANDOM_REQUEST_BYTES / 2) / RANDOM_REQUEST_BYTES).max(1);
+        Self { start: range.start, bytes: range.len().div_ceil(count).max(1) }
+    }
+
+    /// Where the part ends that has the byte at `offset`, which lies in the read.
+    fn end(self, offset: u64) -> u64 {
+        self.start + ((offset - self.start) / self.bytes + 1) * self.bytes
+    }
+}
+
+impl Shape {
+    /// Cuts missing bytes of a block.
+    fn cut(self, mut missing: ByteRange) -> Vec<ByteRange> {
+        let mut cut = Vec::with_capacity(1);
+        if let Self::Random(parts) = self {
+            while parts.end(missing.start) < missing.end {
+                let end = parts.end(missing.start);
+                cut.push(ByteRange::new(missing.start, end));
+                missing.start = end;
+            }
+        }
+        cut.push(missing);
+        cut
+    }
 }
 
 /// Bytes of a range, in order: there, or on their way.
@@ -190,11 +226,7 @@ impl Fetcher {
             }
             let next = fillings.iter().map(|one| one.range().start).filter(|start| *start > cursor).min();
             let missing = ByteRange::new(cursor, next.map_or(until, |next| next.min(until)));
-            let segments = match shape {
-                Shape::Streaming => 1,
-                Shape::Random => ((missing.len() + RANDOM_REQUEST_BYTES / 2) / RANDOM_REQUEST_BYTES).max(1),
-            };
-            let (filling, writers) = Filling::new(missing, segments, Arc::clone(&self.pages));
+            let (filling, writers) = Filling::new(&shape.cut(missing), Arc::clone(&self.pages));
             claim.writers.extend(writers);
             claim.sources.push(Source::Coming(Arc::clone(&filling), missing));
             shard.entry(id.clone()).or_default().push(filling);
@@ -293,16 +325,16 @@ impl Fetcher {
         shape: Shape,
         mut lease: Option<Lease>,
     ) {
-        let request_bytes_max = match shape {
-            Shape::Streaming => self.limits.request_bytes_max,
-            Shape::Random => RANDOM_REQUEST_BYTES,
+        let end_max = |start: u64| match shape {
+            Shape::Streaming => start + self.limits.request_bytes_max,
+            Shape::Random(parts) => parts.end(start),
         };
         let mut writers = writers.into_iter().peekable();
         while let Some(first) = writers.next() {
             let mut range = first.range();
             let mut group = VecDeque::from([first]);
             let follows = |range: ByteRange, next: &SegmentWriter| {
-                next.range().start == range.end && next.range().end - range.start <= request_bytes_max
+                next.range().start == range.end && next.range().end <= end_max(range.start)
             };
             while let Some(next) = writers.next_if(|next| follows(range, next)) {
                 range.end = next.range().end;

@@ -57,17 +57,18 @@ pub(super) struct SegmentWriter {
 }
 
 impl Filling {
-    /// A filling of `range`, which lies within one block and is not empty, in `segments` (at least one) of about equal size,
-    /// each with its writer.
+    /// A filling of the parts of a range, which lies within one block: one segment for each, with its writer. There is at least one
+    /// part, none is empty, and each begins where the one before it ends.
     pub(super) fn new(
-        range: ByteRange,
-        segments: u64,
+        parts: &[ByteRange],
         pages: Arc<PagePool>,
-    ) -> (Arc<Self>, impl Iterator<Item = SegmentWriter>) {
-        let cut = |nth: u64| range.start + range.len() * nth / segments;
-        let segments = (0..segments).map(|nth| {
-            let part = ByteRange::new(cut(nth), cut(nth + 1));
-            Segment { range: part, filled: AtomicU64::new(part.start), wanted: AtomicU64::new(NOBODY) }
+    ) -> (Arc<Self>, impl Iterator<Item = SegmentWriter> + use<>) {
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else { panic!("a filling of nothing") };
+        let range = ByteRange::new(first.start, last.end);
+        let segments = parts.iter().map(|part| Segment {
+            range: *part,
+            filled: AtomicU64::new(part.start),
+            wanted: AtomicU64::new(NOBODY),
         });
         let segments: Box<[Segment]> = segments.collect();
         let filling = Arc::new(Self {
@@ -317,7 +318,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn filling(start: u64, end: u64, segments: u64) -> (Arc<Filling>, Vec<SegmentWriter>) {
-        let (filling, writers) = Filling::new(ByteRange::new(start, end), segments, PagePool::new(0));
+        let cut = |nth: u64| start + (end - start) * nth / segments;
+        let parts: Vec<ByteRange> = (0..segments).map(|nth| ByteRange::new(cut(nth), cut(nth + 1))).collect();
+        let (filling, writers) = Filling::new(&parts, PagePool::new(0));
         let writers = writers.collect();
         (filling, writers)
     }

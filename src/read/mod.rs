@@ -40,7 +40,7 @@ use tokio::sync::Semaphore;
 
 use self::brought::Brought;
 use self::disk::DiskTier;
-use self::fetch::{BLOCK_BYTES, Fetcher, Shape};
+use self::fetch::{BLOCK_BYTES, Fetcher, Parts, Shape};
 use self::flight::{FlightOf, Owner};
 use self::in_flight::InFlight;
 use self::tails::Tails;
@@ -271,7 +271,7 @@ impl Reader {
             return Ok(Bytes::new());
         }
         let plan = self.0.observe(range, true);
-        let shape = if plan.sequential { Shape::Streaming } else { Shape::Random };
+        let shape = if plan.sequential { Shape::Streaming } else { Shape::Random(Parts::of(range)) };
         let refused = |from| self.0.streams.lock().streams.retract(&plan, from);
         self.0.engine.fetcher.read(&self.0.of, range, shape, &plan.ranges, refused).await
     }

@@ -65,6 +65,9 @@ async fn a_large_random_read_is_split_over_connections() {
     assert_eq!(bench.store.ranges().len(), 5, "a small one is not");
     bench.check(&reader, range(20 * MIB - 50 * KIB, 128 * KIB)).await;
     assert_eq!(bench.store.ranges().len(), 6, "not even over the border of two blocks");
+    bench.check(&reader, range(41 * MIB - 360 * KIB, MIB)).await;
+    let requests = bench.store.ranges().split_off(6);
+    assert!(requests.len() == 4 && requests.iter().all(|part| part.len() == 256 * KIB), "{requests:?}");
 }
 
 #[tokio::test]
