@@ -1,7 +1,8 @@
 //! Who is about to give memory back: parts and publications on their way to S3, and files that are being let go.
 //!
-//! Owns no memory. Invariant: whoever waits here does so only as long as what had begun before may still succeed, or something has
-//! succeeded meanwhile; so a wait ends at the latest when S3 has refused or timed out everything that was on its way.
+//! Owns no memory. Invariant: whoever waits here is told as soon as something has given memory back, or that nothing of what had begun
+//! before did: at the latest when S3 has refused or timed out all of that. That bounds one wait. Who then finds no room waits anew, and
+//! is bounded by nothing as long as others go on to give memory back and to take it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

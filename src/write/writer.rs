@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -113,7 +115,7 @@ impl Writer {
     /// `TooLarge`; `NoSpace` if local disk has no room either, and nothing that is on its way to S3 made any; `Spill` if it fails.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), WriteError> {
         let range = ByteRange::of_len(offset, data.len() as u64);
-        let mut spare = None;
+        let (mut spare, mut turn) = (None, None);
         loop {
             let ended = self.0.part_ended.notified();
             tokio::pin!(ended);
@@ -128,11 +130,13 @@ impl Writer {
                 Taking::Wait => ended.await,
                 Taking::Disk => {
                     let inner = Arc::clone(&self.0);
-                    let bytes = data.clone();
-                    let taking = tokio::task::spawn_blocking(move || inner.take_over_budget(offset, &bytes, range));
+                    let (bytes, spare_there) = (data.clone(), spare.take());
+                    let taking =
+                        tokio::task::spawn_blocking(move || inner.take_over_budget(offset, &bytes, range, spare_there));
                     match taking.await.unwrap_or_else(|ended| Ok(Err(WriteError::Spill(io::Error::other(ended))))) {
                         Ok(outcome) => return outcome,
-                        Err(Full) => spare = self.0.more_room().await.ok_or(WriteError::NoSpace)?,
+                        // A spare page is in use by now: whoever has one takes no page from elsewhere first.
+                        Err(Full) => spare = self.0.more_room(&mut turn).await.ok_or(WriteError::NoSpace)?,
                     }
                 }
             }
@@ -273,17 +277,23 @@ impl Inner {
 
     /// Takes bytes over the budget, to local disk. If that is full they are in memory all the same, up to a limit for all files: of
     /// one that is written from its beginning to its end that is less than one part. Of an unlinked file it would be all of it, which
-    /// is refused. Blocks, and others who want this file with it.
+    /// is refused. What is recovered has no limit. Blocks, and others who want this file with it.
     fn take_over_budget(
         self: &Arc<Self>,
         offset: u64,
         data: &[u8],
         range: ByteRange,
+        mut spare: Option<Lease>,
     ) -> Result<Result<(), WriteError>, Full> {
         let (outcome, job) = {
             let mut state = self.state.lock();
-            let over = if state.orphan { Over::Disk } else { Over::DiskOrMemory(state.stream_bytes(range)) };
-            let outcome = state.write(offset, data, over, &mut None)?;
+            let over = match (state.orphan, state.recovered) {
+                (true, _) => Over::Disk,
+                // Nobody else is served by this process, and its bytes have no other way into S3.
+                (_, true) => Over::DiskOrMemory(u64::MAX),
+                _ => Over::DiskOrMemory(state.stream_bytes(range)),
+            };
+            let outcome = state.write(offset, data, over, &mut spare)?;
             (outcome, self.next_job(&mut state, range))
         };
         self.start(job);
@@ -292,13 +302,20 @@ impl Inner {
     }
 
     /// Waits until there may be more room: a page of the budget, in the order in which those who wait have come, or room on local disk.
-    /// `None` once nobody is about to make any.
-    async fn more_room(&self) -> Option<Option<Lease>> {
-        tokio::select! {
+    /// `None` once nobody is about to make any. `turn` is the place in the line, which whoever comes again still has.
+    pub(super) async fn more_room(&self, turn: &mut Option<BoxFuture<'static, Lease>>) -> Option<Option<Lease>> {
+        let budget = &self.shared.room.budget;
+        let in_line = turn.get_or_insert_with(|| {
+            let budget = budget.clone();
+            async move { budget.take(PAGE_BYTES as u64).await }.boxed()
+        });
+        let lease = tokio::select! {
             biased;
-            lease = self.shared.room.budget.take(PAGE_BYTES as u64) => Some(Some(lease)),
-            has_freed = self.shared.draining.has_freed() => has_freed.then_some(None),
-        }
+            lease = in_line => lease,
+            has_freed = self.shared.draining.has_freed() => return has_freed.then_some(None),
+        };
+        *turn = None;
+        Some(Some(lease))
     }
 
     /// The upload that a write has made possible.

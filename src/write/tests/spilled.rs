@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -194,6 +195,50 @@ async fn an_unlinked_file_waits_for_memory_as_long_as_something_is_on_its_way_to
     publishing.await.expect("no panic").expect("published");
     writing.await.expect("no panic").expect("there is room now");
     assert_eq!(read(&unlinked, ByteRange::new(0, 9)).await.expect("read"), b"temporary");
+}
+
+#[tokio::test]
+async fn who_waited_for_memory_has_it_also_where_its_other_pages_are_on_disk() {
+    let bed = Bed::with(Spill::in_dir(&std::env::temp_dir()).expect("a file").of_pages(1));
+    let (gate, publishing, [_first, unlinked]) = one_on_its_way_and_one_unlinked(&bed).await;
+    unlinked.write(0, Bytes::from_static(b"x")).await.expect("on disk");
+    let writing = tokio::spawn({
+        let writer = unlinked.clone();
+        async move { writer.write(MIB - 4, Bytes::from_static(b"temporary")).await }
+    });
+    while !bed.spill.has_refused() {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    publishing.await.expect("no panic").expect("published");
+    writing.await.expect("no panic").expect("there is room now");
+    assert_eq!(read(&unlinked, ByteRange::of_len(MIB - 4, 9)).await.expect("read"), b"temporary");
+}
+
+#[tokio::test]
+async fn who_waits_for_memory_keeps_the_place_in_line_when_room_elsewhere_went_to_others() {
+    let bed = Bed::new();
+    let [first, second] = [bed.writer(), bed.writer()];
+    let used = first.0.shared.room.budget.try_take(MIB).expect("all of it");
+    let [elsewhere, _under_way] = [bed.engine.draining(), bed.engine.draining()];
+    let (mut turn, mut later) = (None, None);
+    {
+        let mut first_wait = Box::pin(first.0.more_room(&mut turn));
+        let mut second_wait = Box::pin(second.0.more_room(&mut later));
+        assert!(first_wait.as_mut().now_or_never().is_none());
+        assert!(second_wait.as_mut().now_or_never().is_none());
+        elsewhere.freed();
+        assert!(matches!(first_wait.await, Some(None)));
+        assert!(matches!(second_wait.await, Some(None)));
+    }
+    let mut second_wait = Box::pin(second.0.more_room(&mut later));
+    assert!(second_wait.as_mut().now_or_never().is_none());
+    let mut first_wait = Box::pin(first.0.more_room(&mut turn));
+    assert!(first_wait.as_mut().now_or_never().is_none());
+    drop(used);
+    assert!(second_wait.as_mut().now_or_never().is_none(), "it came later");
+    assert!(matches!(first_wait.await, Some(Some(_))));
+    assert!(matches!(second_wait.await, Some(Some(_))), "the first has let it go");
 }
 
 #[tokio::test]
