@@ -8,7 +8,7 @@ use super::instance::Surroundings;
 use super::run::{connect_failure, s3_settings};
 use crate::clock::Clock;
 use crate::config::{S3Config, WriteLimits};
-use crate::memory::PagePool;
+use crate::memory::{PagePool, Spill};
 use crate::metrics::Metrics;
 use crate::store::ObjectStore;
 use crate::store::s3::connect;
@@ -17,6 +17,7 @@ use crate::write::{Journal, Kept, KeptId, WriteEngine, recover};
 /// One bucket's journal.
 struct Place {
     bucket: String,
+    dir: PathBuf,
     journal: Journal,
 }
 
@@ -41,7 +42,7 @@ fn places(root: &Path) -> Vec<Place> {
     let open = |dir: PathBuf| {
         let source = std::fs::read_to_string(dir.join("bucket")).ok()?;
         let bucket = source.split('/').next()?.trim().to_owned();
-        Some(Place { bucket, journal: Journal::open(&dir).ok()? })
+        Some(Place { bucket, journal: Journal::open(&dir).ok()?, dir })
     };
     dirs.into_iter().filter_map(open).collect()
 }
@@ -130,7 +131,7 @@ pub fn push(root: &Path, s3: &S3Config, id: &str, force: bool) -> Result<String,
     let (place, kept) = find(root, id)?;
     in_runtime(async {
         let store = store(s3, &place.bucket).await?;
-        let engine = WriteEngine::new(
+        let mut engine = WriteEngine::new(
             Arc::clone(&store),
             PagePool::new(0),
             WriteLimits::default(),
@@ -138,6 +139,10 @@ pub fn push(root: &Path, s3: &S3Config, id: &str, force: bool) -> Result<String,
             Clock::system(),
             place.journal.clone(),
         );
+        // Bytes here and there in a large file are more than the budget before the first can leave. Memory takes what a full disk does not.
+        if let Ok(spill) = Spill::in_dir(&place.dir) {
+            engine = engine.spilling_to(spill);
+        }
         let info = recover::push(&store, &engine, &kept, force).await.map_err(|error| failed(id, &error))?;
         place.journal.discard(&kept.id).map_err(|error| Failure::system(error.to_string()))?;
         Ok(format!("s3://{}/{}", place.bucket, info.key()))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::Clock;
 use crate::config::WriteLimits;
-use crate::memory::PagePool;
+use crate::memory::{PagePool, Spill};
 use crate::metrics::{Metrics, RequestKind};
 use crate::store::faulty::{Fault, Faults, FaultyStore, Rule};
 use crate::store::memory::MemoryStore;
@@ -76,6 +76,26 @@ async fn write(writer: &Writer, expected: &mut Vec<u8>, offset: u64, data: Vec<u
     expected[start..end].copy_from_slice(&data);
     writer.write(offset, data.into()).await.expect("written");
     writer.0.wait_for_parts().await;
+}
+
+#[tokio::test]
+async fn bytes_here_and_there_are_pushed_however_many_pages_they_touch() {
+    let bed = Bed::new();
+    let (info, mut expected) = base(&bed);
+    bed.faults.add(Rule::new(Fault::Before(StoreError::Fatal("refused".into()))).on(RequestKind::CreateUpload));
+    let store = Arc::new(FaultyStore::new(Arc::new(bed.bucket.clone()), bed.faults.clone()));
+    let spill = Spill::in_dir(&std::env::temp_dir()).expect("a file");
+    let engine = engine(store, bed.journal.clone()).spilling_to(spill);
+    let target = WriteTarget { key: "k".into(), base: Base::Object(info), attributes: ObjectAttributes::default() };
+    let writer = engine.writer(target);
+    // More than budget and overdraft of the push have room for.
+    for page in 0..50 {
+        write(&writer, &mut expected, page * MIB + 17, vec![page as u8; 10]).await;
+    }
+    writer.publish().await.expect_err("refused");
+    drop(writer);
+    let kept = bed.journal.kept().pop().expect("it is kept");
+    bed.push_gives(&kept, &expected).await;
 }
 
 fn part(fill: u8) -> Vec<u8> {
