@@ -80,10 +80,12 @@ impl Parts {
 }
 
 impl Shape {
-    /// Cuts missing bytes of a block.
+    /// Cuts missing bytes of a block, if they are more than one request's.
     fn cut(self, mut missing: ByteRange) -> Vec<ByteRange> {
         let mut cut = Vec::with_capacity(1);
-        if let Self::Random(parts) = self {
+        if let Self::Random(parts) = self
+            && missing.len() > RANDOM_REQUEST_BYTES
+        {
             while parts.end(missing.start) < missing.end {
                 let end = parts.end(missing.start);
                 cut.push(ByteRange::new(missing.start, end));

@@ -10,6 +10,7 @@
 //! - `flight`: one request in its own task, its blocks handed over as they fill
 //! - `filling`: memory that is read while it is being filled
 //! - `disk`: a request's stop at the disk cache
+//! - `streaming`: how many streams share the windows; pure
 //! - `shown`: files of the disk cache for the kernel to read itself
 //! - `open`: the one request of an open, and what is fetched beside it
 //! - `brought`: small files that are asked for before they are opened
@@ -23,6 +24,7 @@ mod flight;
 mod in_flight;
 mod open;
 mod shown;
+mod streaming;
 mod tails;
 mod window;
 
@@ -31,7 +33,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -43,6 +45,7 @@ use self::disk::DiskTier;
 use self::fetch::{BLOCK_BYTES, Fetcher, Parts, Shape};
 use self::flight::{FlightOf, Owner};
 use self::in_flight::InFlight;
+use self::streaming::{Counted, Streaming};
 use self::tails::Tails;
 use self::window::{Plan, Share, Streams, WindowLimits};
 pub use crate::cache::WholeFile;
@@ -85,8 +88,7 @@ pub struct ReadEngine(Arc<Engine>);
 struct Engine {
     fetcher: Arc<Fetcher>,
     windows: WindowLimits,
-    /// Streams of all handles that now fill windows.
-    streaming: AtomicUsize,
+    streaming: Streaming,
     /// What the largest window is divided by; see [`ReadEngine::slow_read_ahead`].
     window_divisor: AtomicU64,
     tails: Tails,
@@ -151,7 +153,7 @@ impl ReadEngine {
         Self(Arc::new(Engine {
             fetcher,
             windows,
-            streaming: AtomicUsize::new(0),
+            streaming: Streaming::default(),
             window_divisor: AtomicU64::new(1),
             tails: Tails::default(),
             brought: Mutex::default(),
@@ -214,7 +216,7 @@ impl ReadEngine {
         Reader(Arc::new(Handled {
             engine: Arc::clone(&self.0),
             of: FlightOf { owner, info },
-            streams: Mutex::new(Observed { streams, counted: 0 }),
+            streams: Mutex::new(Observed { streams, counted: Counted::default() }),
             has_read: AtomicBool::new(false),
         }))
     }
@@ -235,8 +237,7 @@ struct Handled {
 #[derive(Debug)]
 struct Observed {
     streams: Streams,
-    /// How many of the engine's `streaming` are of this handle.
-    counted: usize,
+    counted: Counted,
 }
 
 impl Reader {
@@ -287,23 +288,15 @@ impl Handled {
         if !self.has_read.load(Relaxed) && !self.has_read.swap(true, Relaxed) {
             self.engine.tails.learn(&self.of.info, range);
         }
-        let streaming = &self.engine.streaming;
-        let streams = streaming.load(Relaxed).max(1) as u64;
+        let streams = self.engine.streaming.count();
         let slowed = self.engine.windows.window_bytes_max / self.engine.window_divisor.load(Relaxed);
         let slowed = slowed.max(2 * self.engine.windows.request_bytes_max);
         let cap = (self.engine.fetcher.limits.cache_bytes / WINDOWS_CACHE_DIVISOR / streams).min(slowed);
         let share = Share { window_bytes_max: cap.max(WINDOW_BYTES_MIN), streams };
         let mut observed = self.streams.lock();
         let plan = observed.streams.observe(range, waited, share, &self.engine.windows);
-        let now = observed.streams.streaming();
-        if now != observed.counted {
-            if now > observed.counted {
-                streaming.fetch_add(now - observed.counted, Relaxed);
-            } else {
-                streaming.fetch_sub(observed.counted - now, Relaxed);
-            }
-            observed.counted = now;
-        }
+        let Observed { streams, counted } = &mut *observed;
+        self.engine.streaming.note(counted, streams.streaming());
         drop(observed);
         let is_alone = || self.engine.readers.lock().get(&self.of.info.version).is_none_or(|&readers| readers == 1);
         if let Some(passed) = plan.passed.filter(|_| is_alone()) {
@@ -315,7 +308,7 @@ impl Handled {
 
 impl Drop for Handled {
     fn drop(&mut self) {
-        self.engine.streaming.fetch_sub(self.streams.get_mut().counted, Relaxed);
+        self.engine.streaming.leave(&self.streams.get_mut().counted);
         let mut readers = self.engine.readers.lock();
         if let Some(count) = readers.get_mut(&self.of.info.version) {
             *count -= 1;

@@ -78,7 +78,7 @@ pub(super) struct WindowLimits {
 pub(super) struct Share {
     /// Largest window in bytes.
     pub(super) window_bytes_max: u64,
-    /// Streams of all handles that fill windows, this one among them.
+    /// Streams of all handles that fill windows now, at least one.
     pub(super) streams: u64,
 }
 

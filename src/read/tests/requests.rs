@@ -68,6 +68,12 @@ async fn a_large_random_read_is_split_over_connections() {
     bench.check(&reader, range(41 * MIB - 360 * KIB, MIB)).await;
     let requests = bench.store.ranges().split_off(6);
     assert!(requests.len() == 4 && requests.iter().all(|part| part.len() == 256 * KIB), "{requests:?}");
+    let others = [bench.reader().await, bench.reader().await];
+    bench.check(&others[0], range(60 * MIB, 252 * KIB)).await;
+    bench.check(&others[0], range(60 * MIB + 260 * KIB, 764 * KIB)).await;
+    let before = bench.store.ranges().len();
+    bench.check(&others[1], range(60 * MIB, MIB)).await;
+    assert_eq!(bench.store.ranges().split_off(before), [range(60 * MIB + 252 * KIB, 8 * KIB)]);
 }
 
 #[tokio::test]
