@@ -77,12 +77,12 @@ fn unmounted(call: &UnmountCall) -> Result<(), Failure> {
         }
         _ => Failure::mount(format!("{shown} cannot be unmounted: {error}")),
     };
+    if !call.force {
+        refuse_to_lose(&entry)?;
+    }
     if call.lazy {
         utab::remove(&entry.dir);
         return place::detach(&entry.dir, by_root).map_err(failed);
-    }
-    if !call.force {
-        refuse_to_lose(&entry)?;
     }
     // Asked before the end: afterwards nobody finds the daemon by its mount.
     let steps = speak(&entry, "follow").ok();
@@ -105,7 +105,7 @@ fn refuse_to_lose(entry: &place::MountEntry) -> Result<(), Failure> {
     let shown = entry.dir.display();
     Err(Failure::mount(format!(
         "{shown}: {files} files are neither in S3 nor in the journal, and would be lost: make room in the state directory and unmount \
-         again, or umount -f"
+         again, or umount -f, which also takes the mount from those who use it"
     )))
 }
 

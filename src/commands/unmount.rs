@@ -59,7 +59,7 @@ fn watched(steps: &mut BufReader<UnixStream>) -> Option<Status> {
 
 fn ended(dir: &Path, step: &Status) -> Result<(), Failure> {
     match step.state.as_str() {
-        "busy" => Err(Failure::mount(busy(dir))),
+        "busy" => Err(Failure::mount(busy(dir, step.kept))),
         "failed" => {
             let why = step.message.as_deref().unwrap_or_default();
             Err(Failure::mount(format!("{} cannot be unmounted: {why}", dir.display())))
@@ -85,8 +85,12 @@ fn take_dead_away(entry: &MountEntry, failure: Failure) -> Result<(), Failure> {
 }
 
 /// What is told of a mount that cannot go, because of those who use it.
-fn busy(dir: &Path) -> String {
-    format!("{}: everything is in S3; close what is open on it and unmount again", in_use(dir))
+fn busy(dir: &Path, kept: usize) -> String {
+    let done = match kept {
+        0 => "everything is in S3".to_owned(),
+        _ => format!("{kept} files could not be uploaded and are kept (see s3mount recover list)"),
+    };
+    format!("{}: {done}; close what is open on it and unmount again", in_use(dir))
 }
 
 /// That the mount is used, and by whom as far as `/proc` tells.

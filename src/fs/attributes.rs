@@ -151,17 +151,12 @@ impl FileSystem {
             return published;
         }
         match &published {
-            Ok(()) => {
-                let mut view = inode.view.lock();
-                if !view.is_dirty() {
-                    view.writer = None;
-                }
-            }
+            Ok(()) => inode.view.lock().forget_clean_writer(),
             // What was written before is nowhere else, and the call did not ask to give it up.
             Err(error) if was_dirty => {
                 self.give_up(&inode, &writer, &error.to_string()).await;
             }
-            Err(_) => self.let_go(&inode),
+            Err(error) => self.let_go_if_unwritten(&inode, &error.to_string()),
         }
         published
     }

@@ -108,7 +108,13 @@ impl FileSystem {
             let view = inode.view.lock();
             !view.given_up && (view.unlinked || view.is_dirty())
         };
-        if local { self.insert_handle(inode.clone(), access, None, None).map(Some) } else { Ok(None) }
+        if !local {
+            return Ok(None);
+        }
+        match self.insert_handle(inode.clone(), access, None, None) {
+            Err(FsError::Stale) if inode.view.lock().given_up => Ok(None),
+            opened => opened.map(Some),
+        }
     }
 
     /// Opens what S3 holds now; `None` if this mount itself moved the view meanwhile. Many may do so at once.
@@ -208,7 +214,8 @@ impl FileSystem {
     /// the same for the kernel to read itself, which it does for all handles of an inode or for none (`fs/fuse/iomode.c`).
     ///
     /// # Errors
-    /// `Stale` where the kernel reads another content for the inode's handles: the name leads to a new inode then.
+    /// `Stale` where the kernel reads another content for the inode's handles: the name leads to a new inode then; and where what is
+    /// unpublished is about to leave.
     pub(super) fn insert_handle(
         &self,
         inode: InodeUse,
@@ -219,6 +226,9 @@ impl FileSystem {
         let keep_cache = reader.as_ref().is_some_and(|(_, keep_cache)| *keep_cache);
         let (generation, shown) = {
             let mut view = inode.view.lock();
+            if view.given_up {
+                return Err(FsError::Stale);
+            }
             let same = |version: &ObjectVersion| view.info.as_ref().is_some_and(|info| info.version == *version);
             let may_show = !access.writable && !view.is_dirty();
             let shown = match (&view.shown, whole) {

@@ -92,6 +92,14 @@ impl View {
         }
     }
 
+    /// Forgets a writer that holds nothing, unless somebody may be about to write through it: whoever has the file open for writing may
+    /// have taken it and wait for memory.
+    pub(super) fn forget_clean_writer(&mut self) {
+        if self.write_handles == 0 && !self.is_dirty() {
+            self.writer = None;
+        }
+    }
+
     /// Whether a writer holds bytes, a size or attributes that S3 does not have.
     pub(super) fn is_dirty(&self) -> bool {
         self.writer.as_ref().is_some_and(Writer::is_dirty)

@@ -150,6 +150,8 @@ impl FileSystem {
             if last {
                 writer.abandon().await;
                 inode.view.lock().writer = None;
+                drop(writer);
+                drain.freed();
             }
             return;
         }
@@ -162,15 +164,12 @@ impl FileSystem {
         if let Err(reason) = outcome {
             let fate = self.give_up(inode, &writer, &reason).await;
             drop(writer);
-            if matches!(fate, Fate::Kept(_)) {
+            if !matches!(fate, Fate::Unkept(_)) {
                 drain.freed();
             }
             return;
         }
-        let mut view = inode.view.lock();
-        if !view.is_dirty() {
-            view.writer = None;
-        }
+        inode.view.lock().forget_clean_writer();
     }
 
     /// Deletes the object that waited for the last close, if one did.

@@ -127,8 +127,16 @@ impl FileSystem {
         fate
     }
 
-    /// What was unpublished is elsewhere, or not wanted: the file is again what S3 has.
-    pub(super) fn let_go(&self, inode: &OpenInode) {
+    /// What a call was to publish and could not is not wanted, unless somebody has the file open for writing by now.
+    pub(super) fn let_go_if_unwritten(&self, inode: &OpenInode, reason: &str) {
+        if let Some(_until_gone) = GivenUp::of_unwritten(inode, reason) {
+            self.let_go(inode);
+        }
+    }
+
+    /// What was unpublished is elsewhere, or not wanted: the file is again what S3 has. For a caller who sees to it that nobody opens it
+    /// for writing meanwhile.
+    fn let_go(&self, inode: &OpenInode) {
         self.namespace.revert(inode.ino);
         let _unkept = {
             let mut view = inode.view.lock();
@@ -157,7 +165,7 @@ impl FileSystem {
                 let drain = self.write.draining();
                 let fate = self.keep_or_stay(&inode, &writer, &reason).await;
                 drop(writer);
-                if matches!(fate, Fate::Kept(_)) {
+                if !matches!(fate, Fate::Unkept(_)) {
                     drain.freed();
                 }
             }

@@ -157,7 +157,11 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
         () = drain(&mount.fs, &drains) => {}
         never = systemd::while_draining(&mount.told.metrics, || drains.drained().unkept.len()) => match never {},
         () = mount.signals.next() => {
-            mount.fs.keep_all(&drains).await;
+            tokio::select! {
+                () = mount.fs.keep_all(&drains) => {}
+                // Copies of what was spilled may be large.
+                never = systemd::while_draining(&mount.told.metrics, || drains.drained().unkept.len()) => match never {},
+            }
             tracing::warn!("ended before everything was uploaded; see `s3mount recover list`");
         }
     }

@@ -287,3 +287,29 @@ async fn memory_of_parts_that_s3_has_goes_to_an_unlinked_file_before_that_is_ref
     mount.close(stream.handle).await.expect("published");
     assert_eq!(mount.bucket.content("stream").expect("present"), vec![7; 3 * MIB]);
 }
+
+#[tokio::test]
+async fn a_write_that_waits_while_an_earlier_close_publishes_is_not_lost() {
+    let shelf = Shelf::new();
+    let (mount, faults) = mount_with_faults(&shelf);
+    let first = mount.create("a").await;
+    mount.write(first.handle, 0, b"first").await.expect("room");
+    let gate = Gate::closed();
+    faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Put));
+    // As for a map that outlived its descriptor: the last close without a flush.
+    let closing = tokio::spawn({
+        let fs = mount.fs.clone();
+        async move { fs.release(first.handle).await }
+    });
+    gate.arrived(1).await;
+    let second = mount.open("a", libc::O_RDWR).await.expect("present");
+    // A write has taken the writer, and waits for memory.
+    let taken = mount.fs.open.writers().pop().expect("dirty");
+    gate.open();
+    closing.await.expect("no panic");
+    taken.write(0, Bytes::from_static(b"SECOND")).await.expect("room");
+    assert!(mount.fs.needs_flush(second.handle, 0, |_| false));
+    mount.close(second.handle).await.expect("published");
+    assert_eq!(mount.bucket.content("a").as_deref(), Some(&b"SECOND"[..]));
+    assert!(mount.fs.open.writers().is_empty());
+}
