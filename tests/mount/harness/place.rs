@@ -53,9 +53,15 @@ impl Place {
 
     /// An object of any size under a name of the simulator, and the mount has learned that it is there.
     pub fn synthetic(&self, name: &str, size_bytes: u64) -> Outcome {
+        self.synthetic_unseen(name, size_bytes)?;
+        self.seen(name)
+    }
+
+    /// The same without a look at it through the mount.
+    pub fn synthetic_unseen(&self, name: &str, size_bytes: u64) -> Outcome {
         let Bucket::S3 { name: bucket, .. } = &self.mount.bucket else { return Err(Failure("needs a bucket".into())) };
         self.sim().synthetic(bucket, &self.key(name), size_bytes);
-        self.seen(name)
+        Ok(())
     }
 
     /// The path of a name.
