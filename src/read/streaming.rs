@@ -38,7 +38,7 @@ impl Streaming {
     pub(super) fn note(&self, counted: &mut Counted, streams: usize) {
         let mut counts = self.0.lock();
         counts.reads += 1;
-        if counts.reads % PERIOD_READS == 0 {
+        if counts.reads.is_multiple_of(PERIOD_READS) {
             counts.before = std::mem::take(&mut counts.now);
         }
         let period = counts.reads / PERIOD_READS;
