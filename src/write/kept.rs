@@ -2,8 +2,10 @@
 //!
 //! Owns what the journal has of a file. Invariant: that never is a copy of bytes which S3 has as well: one that is written while a
 //! publication of the same bytes is under way goes, whichever of the two ends first, and whoever stopped waiting for either.
-//! What was written since then stays, over the object that the publication made.
+//! What was written since then stays, over the object that the publication made. One that is older than a part of what was published
+//! stays over what it was written over: nobody pushes it over newer bytes unasked.
 
+use std::cmp::Ordering;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::task::JoinHandle;
 
 use super::journal::{Keeping, KeptBase, KeptPart};
+use super::state::State;
 use super::writer::{Inner, Writer};
 use super::{KeptId, Piece};
 use crate::store::WriteCondition;
@@ -25,6 +28,38 @@ pub(super) struct Record {
     key: ObjectKey,
     /// The object that it lies over.
     base: Option<ETag>,
+    look: Look,
+}
+
+/// What a record must know of the file as it was then, to lie over an object that was made of it since.
+#[derive(Debug)]
+struct Look {
+    committed_at: u64,
+    base_len: u64,
+    size: u64,
+    low_water: u64,
+}
+
+impl Look {
+    fn at(state: &State) -> Self {
+        let State { committed_at, base_len, size, low_water, .. } = *state;
+        Self { committed_at, base_len, size, low_water }
+    }
+
+    /// How far an object that has the file as of `committed_at` shows through below a record as of `at`. `None` where it has changes that
+    /// the record does not have: the record's bytes would replace newer ones.
+    fn shown_bytes(&self, at: u64, committed_at: u64) -> Option<u64> {
+        if committed_at == self.committed_at {
+            // The same bytes, under another key.
+            return Some(self.base_len);
+        }
+        match committed_at.cmp(&at) {
+            Ordering::Greater => None,
+            Ordering::Equal => Some(self.size),
+            // Its publication was under way: what was cut off since it began, as far as the record knows, is not the object's any more.
+            Ordering::Less => Some(self.size.min(self.low_water)),
+        }
+    }
 }
 
 /// What became of bytes that were to be kept.
@@ -128,16 +163,17 @@ impl Inner {
             reason: reason.to_owned(),
         };
         let base = state.base.as_ref().map(|base| base.etag().clone());
-        let record = Record { id: KeptId(String::new()), at: state.count, key: state.key.clone(), base };
+        let (at, key, look) = (state.count, state.key.clone(), Look::at(&state));
+        let record = Record { id: KeptId(String::new()), at, key, base, look };
         Some(Wanted { record, keeping, bytes })
     }
 
     /// Has the journal follow what was published. Blocks.
     fn settle(&self, record: &mut Option<Record>) {
         let Some(kept) = record else { return };
-        let (published, base) = {
+        let (published, committed_at, base) = {
             let state = self.state.lock();
-            (state.published, state.base.as_ref().map(|base| (base.etag().clone(), KeptBase::of(base, state.base_len))))
+            (state.published, state.committed_at, state.base.clone())
         };
         if kept.at <= published {
             match self.shared.journal.discard(&kept.id) {
@@ -153,11 +189,13 @@ impl Inner {
             *record = None;
             return;
         }
-        if let Some((etag, base)) = base
-            && kept.base.as_ref() != Some(&etag)
+        if let Some(base) = base
+            && kept.base.as_ref() != Some(base.etag())
+            && let Some(shown_bytes) = kept.look.shown_bytes(kept.at, committed_at)
         {
-            match self.shared.journal.rest_on(&kept.id, base) {
-                Ok(()) => kept.base = Some(etag),
+            let look = Look { committed_at, base_len: shown_bytes, ..kept.look };
+            match self.shared.journal.rest_on(&kept.id, KeptBase::of(&base, shown_bytes.min(base.size_bytes))) {
+                Ok(()) => (kept.base, kept.look) = (Some(base.etag().clone()), look),
                 Err(error) => tracing::warn!(
                     key = %kept.key, id = %kept.id, %error,
                     "what was kept does not follow what was published since: `s3mount recover push` will want --force"

@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) count: u64,
     /// Everything up to this count is published.
     pub(super) published: u64,
+    /// The base is what this mount made of the file as of this count; 0 if it made none.
+    pub(super) committed_at: u64,
     /// Count of the last change of bytes or size; attributes alone need no bytes.
     pub(super) content_count: u64,
     /// Smallest size since the snapshot of the publication under way.
@@ -97,6 +99,7 @@ impl State {
             primed: None,
             count: u64::from(dirty),
             published: 0,
+            committed_at: 0,
             content_count: u64::from(dirty),
             low_water: u64::MAX,
             orphan: false,
@@ -350,6 +353,7 @@ impl State {
         self.base_len = size.min(self.low_water).min(self.size);
         self.low_water = u64::MAX;
         self.rest_on(info);
+        self.committed_at = at;
         if kept.is_empty() {
             self.published = at;
         }

@@ -211,6 +211,48 @@ async fn a_copy_that_is_made_during_a_publication_lies_over_what_that_published(
 }
 
 #[tokio::test]
+async fn a_record_shows_of_what_was_published_since_what_it_showed_before_the_file_was_cut() {
+    let bed = Bed::new();
+    let (writer, publication, gate) = half_on_its_way(&bed).await;
+    assert!(matches!(keeping(&writer).await, Ok(Ok(Keep::Kept(Some(_))))));
+    writer.try_truncate(3).expect("no part was dropped").expect("small");
+    gate.open();
+    publication.await.expect("no panic").expect("published");
+    assert_eq!(bed.pushed(&bed.kept()).await, b"THE base and more");
+}
+
+#[tokio::test]
+async fn a_record_does_not_go_over_a_part_of_the_file_that_was_published_later() {
+    let bed = Bed::new();
+    let writer = bed.writer(Base::Absent { exclusive: false });
+    let mut expected = vec![7; 10 * MIB as usize];
+    for part in expected.chunks(MIB as usize).enumerate() {
+        writer.write(part.0 as u64 * MIB, Bytes::copy_from_slice(part.1)).await.expect("written");
+    }
+    writer.0.wait_for_parts().await;
+    assert!(writer.free_uploaded());
+    written(&writer, 9 * MIB, b"older").await;
+    assert!(matches!(keeping(&writer).await, Ok(Ok(Keep::Kept(Some(_))))));
+    written(&writer, 9 * MIB, b"newer").await;
+    written(&writer, 10 * MIB, b"the end").await;
+    // What lies over parts that left memory is published in a second round, which fails; and there is no room for another copy.
+    bed.faults.fail_nth(RequestKind::CreateUpload, 1, StoreError::Fatal("no".into()));
+    bed.journal.leave_room(0);
+    writer.publish().await.map(|published| published.info).expect_err("the second round is refused");
+    expected.extend(b"the end");
+    assert!(bed.bucket.content("k").expect("it is there") == expected);
+    let store: Arc<dyn ObjectStore> = Arc::new(bed.bucket.clone());
+    let engine = engine(Arc::clone(&store), WriteLimits::default());
+    let pushed = recover::push(&store, &engine, &bed.kept(), false).await;
+    assert!(pushed.is_err(), "{pushed:?}");
+    assert!(bed.bucket.content("k").expect("it is there") == expected);
+    writer.publish().await.expect("published");
+    expected[9 * MIB as usize..][..5].copy_from_slice(b"newer");
+    assert!(bed.bucket.content("k").expect("it is there") == expected);
+    assert!(bed.journal.kept().is_empty());
+}
+
+#[tokio::test]
 async fn a_push_that_fails_leaves_one_record() {
     let bed = Bed::new();
     let writer = bed.writer(Base::Object(bed.bucket.put_directly("k", &b"the base"[..])));
