@@ -11,7 +11,7 @@ use super::error::{FsError, FsResult};
 use super::opened::OpenInode;
 use crate::namespace::{AttributeChanges, Node, NodeKind};
 use crate::types::{FileHandle, Ino};
-use crate::write::{Base, WriteTarget, Writer};
+use crate::write::{WriteTarget, Writer};
 
 /// A time to be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +184,7 @@ impl FileSystem {
         let key = self.namespace.key(inode.ino)?;
         if size_bytes == 0 {
             let attributes = self.namespace.object_attributes(inode.ino);
-            let writer = self.write.writer(WriteTarget { key, base: Base::Truncated, attributes });
+            let writer = self.write.writer(WriteTarget { key, base: self.truncated(inode.ino), attributes });
             let mut view = inode.view.lock();
             view.writer = Some(writer);
             view.settled = true;

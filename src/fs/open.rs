@@ -187,6 +187,12 @@ impl FileSystem {
         self.insert_handle(inode.clone(), access, Some((reader, keep_cache)), whole).map(Some)
     }
 
+    /// What a file that is emptied held, as far as the namespace knows.
+    pub(super) fn truncated(&self, ino: Ino) -> Base {
+        let known = self.namespace.peek(ino).and_then(|node| node.info);
+        Base::Truncated(known.map(|info| info.etag().clone()))
+    }
+
     /// O_TRUNC: whatever the file held is not wanted, so nothing is asked of S3.
     async fn truncate_at_open(&self, inode: &OpenInode) -> FsResult<()> {
         let present = inode.view.lock().writer.clone();
@@ -199,7 +205,7 @@ impl FileSystem {
                 self.refuse_if_too_many_unkept()?;
                 let key = self.namespace.key(inode.ino)?;
                 let attributes = self.namespace.object_attributes(inode.ino);
-                let writer = self.write.writer(WriteTarget { key, base: Base::Truncated, attributes });
+                let writer = self.write.writer(WriteTarget { key, base: self.truncated(inode.ino), attributes });
                 let mut view = inode.view.lock();
                 view.writer = Some(writer.clone());
                 view.settled = true;

@@ -102,6 +102,9 @@ pub struct Intent {
     pub size_bytes: u64,
     /// What they were written over.
     pub base: Option<KeptBase>,
+    /// Where they were written over nothing, the tag of the object that was emptied for them, if it was known.
+    #[serde(default)]
+    pub truncated: Option<String>,
     /// The written ranges, `[start, end)`, that `data` holds.
     pub ranges: Vec<(u64, u64)>,
     /// The upload whose parts hold more of them, and those parts.
@@ -137,6 +140,7 @@ pub(super) struct Keeping {
     pub(super) key: String,
     pub(super) size_bytes: u64,
     pub(super) base: Option<KeptBase>,
+    pub(super) truncated: Option<String>,
     pub(super) upload: Option<(String, Vec<KeptPart>)>,
     pub(super) exclusive: bool,
     pub(super) content_type: Option<String>,
@@ -367,6 +371,7 @@ fn write_kept(
         key: keeping.key,
         size_bytes: keeping.size_bytes,
         base: keeping.base,
+        truncated: keeping.truncated,
         ranges: bytes.iter().map(|(range, _)| (range.start, range.end)).collect(),
         upload: keeping.upload,
         exclusive: keeping.exclusive,

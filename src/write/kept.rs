@@ -157,6 +157,7 @@ impl Inner {
             size_bytes: state.size,
             base: state.base.as_ref().map(|base| KeptBase::of(base, state.base_len)),
             upload: upload.map(|upload| (upload.0.to_string(), parts)),
+            truncated: state.truncated.as_ref().map(|etag| etag.as_str().to_owned()),
             exclusive: state.condition == WriteCondition::Absent,
             content_type: state.attributes.content_type.as_deref().map(str::to_owned),
             metadata: state.attributes.metadata.as_ref().clone(),

@@ -47,7 +47,7 @@ use crate::config::WriteLimits;
 use crate::memory::{Budget, Overdraft, PagePool, Spill};
 use crate::metrics::Metrics;
 use crate::store::{ObjectAttributes, ObjectStore, StoreError};
-use crate::types::{ByteRange, ObjectInfo, ObjectKey};
+use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey};
 
 /// What a writer begins with.
 #[derive(Clone, Debug)]
@@ -68,8 +68,8 @@ pub enum Base {
         /// O_EXCL.
         exclusive: bool,
     },
-    /// Something that is not wanted (O_TRUNC): the last writer wins.
-    Truncated,
+    /// Something that is not wanted (O_TRUNC): the last writer wins. Its tag, where that is known, tells a recovery what it may replace.
+    Truncated(Option<ETag>),
     /// This object: its bytes show through, and publishing fails if it is no longer there (If-Match).
     Object(ObjectInfo),
 }

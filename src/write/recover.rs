@@ -20,6 +20,8 @@ use super::{Base, Kept, WriteEngine, WriteError, WriteTarget};
 use crate::store::{ObjectAttributes, ObjectStore, StoreError, UploadId, WriteCondition};
 use crate::types::{ByteRange, ETag, ObjectInfo, ObjectVersion};
 
+/// How far S3's clock and that of a client may be apart: it refuses requests of one that is further away.
+const CLOCK_ERROR_MAX: Duration = Duration::from_mins(15);
 /// Bytes moved at a time.
 const STEP_BYTES: u64 = 1 << 20;
 
@@ -176,8 +178,8 @@ enum Over {
     Nothing,
     /// The object that the bytes were written over.
     Base(ETag),
-    /// This object, which is older than the record.
-    Older(ObjectInfo),
+    /// This object, which was emptied for the bytes, or is older than they are.
+    Emptied(ObjectInfo),
 }
 
 impl Over {
@@ -186,13 +188,13 @@ impl Over {
             Self::Anything => WriteCondition::None,
             Self::Nothing => WriteCondition::Absent,
             Self::Base(etag) => WriteCondition::Matches(etag.clone()),
-            Self::Older(object) => WriteCondition::Matches(object.etag().clone()),
+            Self::Emptied(object) => WriteCondition::Matches(object.etag().clone()),
         }
     }
 }
 
-/// What a push may replace. A file that was emptied when it was opened replaces whatever was there, for the last writer wins: that is
-/// somebody else where the object is newer than the record.
+/// What a push may replace. A file that was emptied when it was opened replaces whatever was there, for the last writer wins: that may be
+/// somebody else by now, unless it is the very object that was emptied, or surely older than the record.
 async fn over(store: &dyn ObjectStore, intent: &Intent, force: bool) -> Result<Over, RecoverError> {
     match &intent.base {
         _ if force => Ok(Over::Anything),
@@ -201,13 +203,25 @@ async fn over(store: &dyn ObjectStore, intent: &Intent, force: bool) -> Result<O
         None => match store.head(&intent.key.as_str().into()).await {
             Err(StoreError::NotFound) => Ok(Over::Nothing),
             Err(error) => Err(error.into()),
-            // S3 tells whole seconds.
-            Ok(object) if object.last_modified > UNIX_EPOCH + Duration::from_secs(intent.kept_at_seconds) => {
-                Err(RecoverError::Conflict)
-            }
-            Ok(object) => Ok(Over::Older(object)),
+            Ok(object) if was_emptied(intent, &object) => Ok(Over::Emptied(object)),
+            Ok(_) => Err(RecoverError::Conflict),
         },
     }
+}
+
+/// Whether an object is what the record's file replaced. Where it is not known what that was the time decides, as far as it can: the
+/// record's is that of another clock than S3's, and that of an object which was uploaded in parts is when its upload was begun.
+fn was_emptied(intent: &Intent, object: &ObjectInfo) -> bool {
+    if let Some(etag) = &intent.truncated {
+        return object.etag().as_str() == etag;
+    }
+    let kept_at = UNIX_EPOCH + Duration::from_secs(intent.kept_at_seconds);
+    !is_of_parts(object.etag()) && object.last_modified + CLOCK_ERROR_MAX < kept_at
+}
+
+/// Whether a tag is that of an object which was uploaded in parts: `"DIGEST-PARTS"`.
+fn is_of_parts(etag: &ETag) -> bool {
+    etag.as_str().trim_matches('"').contains('-')
 }
 
 /// Publishes the kept bytes by a writer of their own.
@@ -227,9 +241,9 @@ async fn write_anew(
     let base = match (over, &intent.base) {
         (Over::Base(_), Some(base)) => Base::Object(info_of(base)),
         (Over::Anything, Some(base)) if !needed.is_empty() => Base::Object(info_of(base)),
-        (Over::Older(object), _) => Base::Object(object),
+        (Over::Emptied(object), _) => Base::Object(object),
         (Over::Nothing, _) => Base::Absent { exclusive: true },
-        (Over::Anything | Over::Base(_), _) => Base::Truncated,
+        (Over::Anything | Over::Base(_), _) => Base::Truncated(None),
     };
     let over_base = matches!(base, Base::Object(_));
     let writer = engine.writer(WriteTarget { key: intent.key.as_str().into(), base, attributes });

@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) base: Option<ObjectInfo>,
     /// How far they do.
     pub(super) base_len: u64,
+    /// Tag of the object that was emptied when the file was opened, where it is known.
+    pub(super) truncated: Option<ETag>,
     /// What the key must hold for a publication to replace it.
     pub(super) condition: WriteCondition,
     pub(super) staging: Staging,
@@ -73,9 +75,14 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(target: WriteTarget, layout: Layout, staging: Staging) -> Self {
+        let mut truncated = None;
         let (base, dirty, condition) = match target.base {
             Base::Absent { exclusive: true } => (None, true, WriteCondition::Absent),
-            Base::Absent { exclusive: false } | Base::Truncated => (None, true, WriteCondition::None),
+            Base::Absent { exclusive: false } => (None, true, WriteCondition::None),
+            Base::Truncated(etag) => {
+                truncated = etag;
+                (None, true, WriteCondition::None)
+            }
             Base::Object(info) => {
                 let condition = WriteCondition::Matches(info.etag().clone());
                 (Some(info), false, condition)
@@ -87,6 +94,7 @@ impl State {
             layout,
             size,
             base_len: size,
+            truncated,
             last: base.clone(),
             base,
             condition,

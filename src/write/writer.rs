@@ -200,6 +200,7 @@ impl Writer {
         let free = state.last.is_none() && state.upload.is_none() && state.parts.is_empty() && !state.publishing;
         if free {
             state.key = key;
+            state.truncated = None;
             // Whether the new key may hold something is for the rename to say, not for the create.
             state.condition = WriteCondition::None;
         }

@@ -85,6 +85,24 @@ async fn what_neither_s3_nor_the_journal_took_stays_as_long_as_the_mount_and_is_
 }
 
 #[tokio::test]
+async fn what_is_kept_of_a_file_that_was_emptied_names_the_object_that_it_replaces() {
+    let shelf = Shelf::new();
+    let (mount, faults) = mount_with_faults(&shelf);
+    let old = mount.bucket.put_directly("a", "old").etag().as_str().to_owned();
+    refuse_puts(&faults);
+    let writer = mount.open("a", libc::O_WRONLY | libc::O_TRUNC).await.expect("present");
+    mount.write(writer.handle, 0, b"new").await.expect("room");
+    mount.close(writer.handle).await.expect_err("refused");
+    let kept = shelf.journal.kept().pop().expect("it is kept").intent.expect("whole");
+    assert_eq!((kept.base, kept.truncated.as_ref()), (None, Some(&old)));
+    truncate(&mount, "a", 0).await.expect_err("refused");
+    let mut kept: Vec<_> = shelf.journal.kept().into_iter().map(|kept| kept.intent.expect("whole")).collect();
+    kept.sort_by_key(|kept| kept.size_bytes);
+    let kept: Vec<_> = kept.into_iter().map(|kept| (kept.size_bytes, kept.truncated)).collect();
+    assert_eq!(kept, [(0, Some(old.clone())), (3, Some(old))]);
+}
+
+#[tokio::test]
 async fn what_neither_s3_nor_the_journal_took_goes_with_its_name() {
     let (mount, _shelf) = mount_with_an_edit_that_nobody_took().await;
     assert_eq!((mount.fs.open.writers().len(), mount.fs.unkept_files()), (1, 1));

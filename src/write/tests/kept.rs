@@ -266,7 +266,7 @@ async fn a_push_that_fails_leaves_one_record() {
 }
 
 /// The record of a file that was emptied when it was opened, kept so many seconds before now.
-async fn kept_without_a_base(bed: &Bed, seconds_ago: i64) -> Kept {
+async fn kept_without_a_base(bed: &Bed, seconds_ago: i64, emptied: Option<ETag>) -> Kept {
     let now = std::time::SystemTime::now();
     let ago = std::time::Duration::from_secs(seconds_ago.unsigned_abs());
     let clock = Clock::manual(if seconds_ago < 0 { now + ago } else { now - ago });
@@ -275,7 +275,7 @@ async fn kept_without_a_base(bed: &Bed, seconds_ago: i64) -> Kept {
     let engine = WriteEngine::new(store, PagePool::new(0), limits, Arc::default(), clock, bed.journal.clone());
     bed.refuse_puts();
     let attributes = ObjectAttributes::default();
-    let writer = engine.writer(WriteTarget { key: "k".into(), base: Base::Truncated, attributes });
+    let writer = engine.writer(WriteTarget { key: "k".into(), base: Base::Truncated(emptied), attributes });
     written(&writer, 0, b"bytes").await;
     writer.publish().await.expect_err("refused");
     bed.kept()
@@ -284,16 +284,16 @@ async fn kept_without_a_base(bed: &Bed, seconds_ago: i64) -> Kept {
 #[tokio::test]
 async fn a_push_replaces_what_was_there_before_and_not_what_came_since() {
     let bed = Bed::new();
-    let kept = kept_without_a_base(&bed, 0).await;
+    let kept = kept_without_a_base(&bed, 0, None).await;
     assert_eq!(bed.pushed(&kept).await, b"bytes", "nothing was there");
 
     let bed = Bed::new();
     bed.bucket.put_directly("k", &b"older and longer"[..]);
-    let kept = kept_without_a_base(&bed, -3600).await;
+    let kept = kept_without_a_base(&bed, -3600, None).await;
     assert_eq!(bed.pushed(&kept).await, b"bytes");
 
     let bed = Bed::new();
-    let kept = kept_without_a_base(&bed, 3600).await;
+    let kept = kept_without_a_base(&bed, 3600, None).await;
     bed.bucket.put_directly("k", &b"newer"[..]);
     let store: Arc<dyn ObjectStore> = Arc::new(bed.bucket.clone());
     let engine = engine(Arc::clone(&store), WriteLimits::default());
@@ -302,6 +302,47 @@ async fn a_push_replaces_what_was_there_before_and_not_what_came_since() {
     assert_eq!(bed.bucket.content("k").as_deref(), Some(&b"newer"[..]));
     recover::push(&store, &engine, &kept, true).await.expect("forced");
     assert_eq!(bed.bucket.content("k").as_deref(), Some(&b"bytes"[..]));
+}
+
+/// Whether a push without force is refused, and leaves what is there.
+async fn is_refused(bed: &Bed, kept: &Kept) -> bool {
+    let (store, before): (Arc<dyn ObjectStore>, _) = (Arc::new(bed.bucket.clone()), bed.bucket.content("k"));
+    let pushed = recover::push(&store, &engine(Arc::clone(&store), WriteLimits::default()), kept, false).await;
+    let refused = matches!(pushed, Err(recover::RecoverError::Conflict));
+    assert_eq!(refused, bed.bucket.content("k") == before);
+    refused
+}
+
+#[tokio::test]
+async fn a_push_replaces_the_object_that_was_emptied_and_no_other_whatever_the_time_is() {
+    let bed = Bed::new();
+    let emptied = bed.bucket.put_directly("k", &b"emptied"[..]).etag().clone();
+    let kept = kept_without_a_base(&bed, 3600, Some(emptied.clone())).await;
+    assert_eq!(bed.pushed(&kept).await, b"bytes");
+
+    let bed = Bed::new();
+    bed.bucket.put_directly("k", &b"another's"[..]);
+    let kept = kept_without_a_base(&bed, -3600, Some(emptied)).await;
+    assert!(is_refused(&bed, &kept).await);
+}
+
+#[tokio::test]
+async fn a_push_does_not_replace_what_may_be_newer_than_its_time_says() {
+    // Another clock than S3's may be wrong by so much.
+    let bed = Bed::new();
+    bed.bucket.put_directly("k", &b"another's"[..]);
+    for seconds in [0, -600] {
+        let kept = kept_without_a_base(&bed, seconds, None).await;
+        assert!(is_refused(&bed, &kept).await);
+        bed.journal.discard(&kept.id).expect("it is there");
+    }
+    // An upload that was begun before the record may have been completed after it.
+    let bed = Bed::new();
+    let writer = bed.writer(Base::Absent { exclusive: true });
+    writer.write(0, vec![7; 9 * MIB as usize].into()).await.expect("written");
+    writer.publish().await.expect("published");
+    let kept = kept_without_a_base(&bed, -3600, None).await;
+    assert!(is_refused(&bed, &kept).await);
 }
 
 #[test]
