@@ -11,7 +11,7 @@ use super::error::{FsError, FsResult};
 use super::opened::OpenInode;
 use crate::namespace::{AttributeChanges, Node, NodeKind};
 use crate::types::{FileHandle, Ino};
-use crate::write::{WriteTarget, Writer};
+use crate::write::Writer;
 
 /// A time to be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,15 +181,10 @@ impl FileSystem {
                 return Ok(());
             }
         }
-        let key = self.namespace.key(inode.ino)?;
         if size_bytes == 0 {
-            let attributes = self.namespace.object_attributes(inode.ino);
-            let writer = self.write.writer(WriteTarget { key, base: self.truncated(inode.ino), attributes });
-            let mut view = inode.view.lock();
-            view.writer = Some(writer);
-            view.settled = true;
-            return Ok(());
+            return self.writer_of_emptied(inode).map(|_| ());
         }
+        let key = self.namespace.key(inode.ino)?;
         let known = self.namespace.peek(inode.ino).and_then(|node| node.info);
         let moment = self.namespace.moment();
         let reader = self.read.open(&key, known.as_ref()).await?;

@@ -187,10 +187,17 @@ impl FileSystem {
         self.insert_handle(inode.clone(), access, Some((reader, keep_cache)), whole).map(Some)
     }
 
-    /// What a file that is emptied held, as far as the namespace knows.
-    pub(super) fn truncated(&self, ino: Ino) -> Base {
-        let known = self.namespace.peek(ino).and_then(|node| node.info);
-        Base::Truncated(known.map(|info| info.etag().clone()))
+    /// Gives the inode a writer for an empty file, whatever it held; S3 is not asked.
+    pub(super) fn writer_of_emptied(&self, inode: &OpenInode) -> FsResult<Writer> {
+        let key = self.namespace.key(inode.ino)?;
+        let known = self.namespace.peek(inode.ino).and_then(|node| node.info);
+        let base = Base::Truncated(known.map(|info| info.etag().clone()));
+        let attributes = self.namespace.object_attributes(inode.ino);
+        let writer = self.write.writer(WriteTarget { key, base, attributes });
+        let mut view = inode.view.lock();
+        view.writer = Some(writer.clone());
+        view.settled = true;
+        Ok(writer)
     }
 
     /// O_TRUNC: whatever the file held is not wanted, so nothing is asked of S3.
@@ -203,13 +210,7 @@ impl FileSystem {
             }
             None => {
                 self.refuse_if_too_many_unkept()?;
-                let key = self.namespace.key(inode.ino)?;
-                let attributes = self.namespace.object_attributes(inode.ino);
-                let writer = self.write.writer(WriteTarget { key, base: self.truncated(inode.ino), attributes });
-                let mut view = inode.view.lock();
-                view.writer = Some(writer.clone());
-                view.settled = true;
-                writer
+                self.writer_of_emptied(inode)?
             }
         };
         self.note_written(inode.ino, &writer);
