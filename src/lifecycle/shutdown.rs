@@ -153,17 +153,19 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
     // Nobody answers where it was mounted, from now on.
     drop((mount.watchdog, mount.unkept));
     systemd::stopping("uploading what is not in S3 yet");
-    tokio::select! {
-        () = drain(&mount.fs, &drains) => {}
-        never = systemd::while_draining(&mount.told.metrics, || drains.drained().unkept.len()) => match never {},
-        () = mount.signals.next() => {
-            tokio::select! {
-                () = mount.fs.keep_all(&drains) => {}
-                // Copies of what was spilled may be large.
-                never = systemd::while_draining(&mount.told.metrics, || drains.drained().unkept.len()) => match never {},
+    let uploaded_or_kept = async {
+        tokio::select! {
+            () = drain(&mount.fs, &drains) => {}
+            () = mount.signals.next() => {
+                mount.fs.keep_all(&drains).await;
+                tracing::warn!("ended before everything was uploaded; see `s3mount recover list`");
             }
-            tracing::warn!("ended before everything was uploaded; see `s3mount recover list`");
         }
+    };
+    tokio::select! {
+        () = uploaded_or_kept => {}
+        // Copies of what was spilled may be large, too.
+        never = systemd::while_draining(&mount.told.metrics, || drains.drained().unkept.len()) => match never {},
     }
     let fs = Arc::clone(&mount.fs);
     // A cache that is not whole costs requests after the next start, and nothing else.
