@@ -1,5 +1,6 @@
 //! Facts.
 
+pub(super) mod bed;
 mod kept;
 mod spilled;
 

@@ -64,6 +64,13 @@ fn refuse_puts(faults: &Faults) {
     faults.add(Rule::new(Fault::Before(StoreError::Fatal("no".into()))).on(RequestKind::Put));
 }
 
+/// PUTs wait until the gate is opened.
+fn hold_puts(faults: &Faults) -> Gate {
+    let gate = Gate::closed();
+    faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Put));
+    gate
+}
+
 async fn truncate(mount: &Mount, name: &str, size_bytes: u64) -> FsResult<Node> {
     let node = mount.lookup(name).await.expect("present");
     mount.fs.setattr(node.ino, None, SetAttributes { size_bytes: Some(size_bytes), ..SetAttributes::default() }).await
@@ -222,8 +229,7 @@ async fn what_a_program_publishes_while_everything_is_kept_does_not_stay_in_the_
     let (mount, faults) = mount_with_faults(&shelf);
     let writer = mount.create("a").await;
     mount.write(writer.handle, 0, b"bytes").await.expect("room");
-    let gate = Gate::closed();
-    faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Put));
+    let gate = hold_puts(&faults);
     let closing = tokio::spawn({
         let fs = mount.fs.clone();
         async move { fs.flush(writer.handle).await }
@@ -312,8 +318,7 @@ async fn a_write_that_waits_while_an_earlier_close_publishes_is_not_lost() {
     let (mount, faults) = mount_with_faults(&shelf);
     let first = mount.create("a").await;
     mount.write(first.handle, 0, b"first").await.expect("room");
-    let gate = Gate::closed();
-    faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Put));
+    let gate = hold_puts(&faults);
     // As for a map that outlived its descriptor: the last close without a flush.
     let closing = tokio::spawn({
         let fs = mount.fs.clone();

@@ -6,40 +6,22 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::WriteLimits;
 use crate::memory::{PagePool, Spill};
-use crate::metrics::{Metrics, RequestKind};
-use crate::store::faulty::{Fault, Faults, FaultyStore, Rule};
-use crate::store::memory::MemoryStore;
+use crate::metrics::RequestKind;
+use crate::store::faulty::{Fault, FaultyStore, Rule};
+use crate::write::tests::bed::Bed;
 use crate::write::{Journal, Writer};
 
 const MIB: u64 = 1 << 20;
 
-struct Bed {
-    bucket: MemoryStore,
-    faults: Faults,
-    engine: WriteEngine,
-    journal: Journal,
-    _dir: tempfile::TempDir,
-}
-
 /// Parts of 1 MiB, which leave memory once the server has them and more than two are staged.
+const LIMITS: WriteLimits =
+    WriteLimits { staging_bytes: 4 * MIB, part_bytes: MIB, single_put_bytes_max: 0, uploads_max: 4 };
+
 fn engine(store: Arc<dyn ObjectStore>, journal: Journal) -> WriteEngine {
-    let limits = WriteLimits { staging_bytes: 4 * MIB, part_bytes: MIB, single_put_bytes_max: 0, uploads_max: 4 };
-    WriteEngine::new(store, PagePool::new(0), limits, Arc::new(Metrics::default()), Clock::system(), journal)
+    WriteEngine::new(store, PagePool::new(0), LIMITS, Arc::default(), Clock::system(), journal)
 }
 
 impl Bed {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let journal = Journal::open(dir.path()).expect("a journal");
-        let (bucket, faults) = (MemoryStore::with_part_bytes_min(1), Faults::seeded(0));
-        let store = Arc::new(FaultyStore::new(Arc::new(bucket.clone()), faults.clone()));
-        Self { engine: engine(store, journal.clone()), bucket, faults, journal, _dir: dir }
-    }
-
-    fn writer(&self, base: Base) -> Writer {
-        self.engine.writer(WriteTarget { key: "k".into(), base, attributes: ObjectAttributes::default() })
-    }
-
     /// Publishes in vain, gives the file up as its last close does, and answers what is kept.
     async fn fail(&self, writer: Writer) -> Kept {
         let refused = Fault::Before(StoreError::Fatal("refused".into()));
@@ -80,7 +62,7 @@ async fn write(writer: &Writer, expected: &mut Vec<u8>, offset: u64, data: Vec<u
 
 #[tokio::test]
 async fn bytes_here_and_there_are_pushed_however_many_pages_they_touch() {
-    let bed = Bed::new();
+    let bed = Bed::with(LIMITS);
     let (info, mut expected) = base(&bed);
     bed.faults.add(Rule::new(Fault::Before(StoreError::Fatal("refused".into()))).on(RequestKind::CreateUpload));
     let store = Arc::new(FaultyStore::new(Arc::new(bed.bucket.clone()), bed.faults.clone()));
@@ -112,7 +94,7 @@ async fn three_parts(bed: &Bed) -> (Writer, Vec<u8>) {
 
 #[tokio::test]
 async fn a_header_rewritten_over_an_uploaded_part_is_pushed() {
-    let bed = Bed::new();
+    let bed = Bed::with(LIMITS);
     let (writer, mut expected) = three_parts(&bed).await;
     write(&writer, &mut expected, 0, vec![9; 100]).await;
     let kept = bed.fail(writer).await;
@@ -121,7 +103,7 @@ async fn a_header_rewritten_over_an_uploaded_part_is_pushed() {
 
 #[tokio::test]
 async fn a_push_that_failed_over_its_completed_upload_can_be_repeated() {
-    let bed = Bed::new();
+    let bed = Bed::with(LIMITS);
     let (writer, mut expected) = three_parts(&bed).await;
     write(&writer, &mut expected, 0, vec![9; 100]).await;
     let kept = bed.fail(writer).await;
@@ -136,7 +118,7 @@ async fn a_push_that_failed_over_its_completed_upload_can_be_repeated() {
 
 #[tokio::test]
 async fn a_part_that_was_not_uploaded_keeps_its_place_when_pushed() {
-    let bed = Bed::new();
+    let bed = Bed::with(LIMITS);
     let refused = Fault::Before(StoreError::Fatal("refused".into()));
     bed.faults.add(Rule::new(refused).on(RequestKind::UploadPart).after(1).times(1));
     let (writer, expected) = three_parts(&bed).await;
@@ -160,7 +142,7 @@ async fn edited(bed: &Bed, info: ObjectInfo, expected: &mut Vec<u8>) -> Writer {
 
 #[tokio::test]
 async fn an_edited_object_keeps_its_other_bytes_when_pushed() {
-    let bed = Bed::new();
+    let bed = Bed::with(LIMITS);
     let (info, mut expected) = base(&bed);
     let writer = edited(&bed, info, &mut expected).await;
     let kept = bed.fail(writer).await;
@@ -169,7 +151,7 @@ async fn an_edited_object_keeps_its_other_bytes_when_pushed() {
 
 #[tokio::test]
 async fn an_edit_of_an_object_that_is_gone_is_not_pushed_and_stays_kept() {
-    let bed = Bed::new();
+    let bed = Bed::with(LIMITS);
     let (info, mut expected) = base(&bed);
     let writer = edited(&bed, info, &mut expected).await;
     let kept = bed.fail(writer).await;
@@ -182,7 +164,7 @@ async fn an_edit_of_an_object_that_is_gone_is_not_pushed_and_stays_kept() {
 
 #[tokio::test]
 async fn a_discarded_record_leaves_no_upload_behind() {
-    let bed = Bed::new();
+    let bed = Bed::with(LIMITS);
     let (writer, _) = three_parts(&bed).await;
     let kept = bed.fail(writer).await;
     assert!(abort(&bed.bucket, &kept).await.expect("S3 answers"));

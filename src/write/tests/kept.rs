@@ -5,35 +5,16 @@ use std::sync::mpsc;
 
 use tokio::task::JoinHandle;
 
+use super::bed::Bed;
 use super::*;
 use crate::store::StoreError;
 
-/// An engine, with its bucket, the faults of that, and its journal.
-struct Bed {
-    bucket: MemoryStore,
-    faults: Faults,
-    engine: WriteEngine,
-    journal: Journal,
-    dir: tempfile::TempDir,
+/// Files up to 8 MiB are sent whole, others in parts of 1 MiB.
+fn new_bed() -> Bed {
+    Bed::with(WriteLimits { staging_bytes: 32 * MIB, part_bytes: MIB, single_put_bytes_max: 8 * MIB, uploads_max: 2 })
 }
 
 impl Bed {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let journal = Journal::open(dir.path()).expect("a journal");
-        let (bucket, faults) = (MemoryStore::with_part_bytes_min(1), Faults::seeded(0));
-        let store = Arc::new(FaultyStore::new(Arc::new(bucket.clone()), faults.clone()));
-        let limits =
-            WriteLimits { staging_bytes: 32 * MIB, part_bytes: MIB, single_put_bytes_max: 8 * MIB, uploads_max: 2 };
-        let engine =
-            WriteEngine::new(store, PagePool::new(0), limits, Arc::default(), Clock::system(), journal.clone());
-        Self { bucket, faults, engine, journal, dir }
-    }
-
-    fn writer(&self, base: Base) -> Writer {
-        self.engine.writer(WriteTarget { key: "k".into(), base, attributes: ObjectAttributes::default() })
-    }
-
     fn refuse_puts(&self) {
         self.faults.add(Rule::new(Fault::Before(StoreError::Fatal("no".into()))).on(RequestKind::Put));
     }
@@ -88,7 +69,7 @@ fn entries(dir: &Path) -> usize {
 
 #[tokio::test]
 async fn what_was_kept_already_is_not_copied_again() {
-    let bed = Bed::new();
+    let bed = new_bed();
     bed.refuse_puts();
     let writer = bed.writer(Base::Absent { exclusive: false });
     written(&writer, 0, b"bytes").await;
@@ -105,7 +86,7 @@ async fn what_was_kept_already_is_not_copied_again() {
 
 #[tokio::test]
 async fn what_somebody_took_out_of_the_journal_is_kept_anew() {
-    let bed = Bed::new();
+    let bed = new_bed();
     bed.refuse_puts();
     let writer = bed.writer(Base::Absent { exclusive: false });
     written(&writer, 0, b"bytes").await;
@@ -117,7 +98,7 @@ async fn what_somebody_took_out_of_the_journal_is_kept_anew() {
 
 #[tokio::test]
 async fn what_was_renamed_since_is_kept_under_its_new_key() {
-    let bed = Bed::new();
+    let bed = new_bed();
     bed.refuse_puts();
     let writer = bed.writer(Base::Absent { exclusive: false });
     written(&writer, 0, b"bytes").await;
@@ -129,7 +110,7 @@ async fn what_was_renamed_since_is_kept_under_its_new_key() {
 
 #[tokio::test]
 async fn a_copy_for_which_there_is_no_room_is_not_begun() {
-    let bed = Bed::new();
+    let bed = new_bed();
     bed.refuse_puts();
     let writer = bed.writer(Base::Absent { exclusive: false });
     let content = vec![7; 3 * MIB as usize];
@@ -149,7 +130,7 @@ async fn a_copy_for_which_there_is_no_room_is_not_begun() {
 
 #[tokio::test]
 async fn what_is_published_while_it_is_copied_does_not_stay_in_the_journal() {
-    let bed = Bed::new();
+    let bed = new_bed();
     bed.faults.fail_nth(RequestKind::Put, 1, StoreError::Fatal("no".into()));
     let writer = bed.writer(Base::Absent { exclusive: false });
     written(&writer, 0, b"bytes").await;
@@ -183,7 +164,7 @@ async fn half_on_its_way(bed: &Bed) -> (Writer, JoinHandle<Result<Published, Wri
 
 #[tokio::test]
 async fn what_was_written_behind_a_publication_stays_in_the_journal_over_what_that_published() {
-    let bed = Bed::new();
+    let bed = new_bed();
     let (writer, publication, gate) = half_on_its_way(&bed).await;
     assert!(matches!(keeping(&writer).await, Ok(Ok(Keep::Kept(Some(_))))));
     gate.open();
@@ -195,7 +176,7 @@ async fn what_was_written_behind_a_publication_stays_in_the_journal_over_what_th
 
 #[tokio::test]
 async fn a_copy_that_is_made_during_a_publication_lies_over_what_that_published() {
-    let bed = Bed::new();
+    let bed = new_bed();
     let (writer, publication, gate) = half_on_its_way(&bed).await;
     let (has_come, go) = bed.hold_keeping();
     let kept = keeping(&writer);
@@ -212,7 +193,7 @@ async fn a_copy_that_is_made_during_a_publication_lies_over_what_that_published(
 
 #[tokio::test]
 async fn a_record_shows_of_what_was_published_since_what_it_showed_before_the_file_was_cut() {
-    let bed = Bed::new();
+    let bed = new_bed();
     let (writer, publication, gate) = half_on_its_way(&bed).await;
     assert!(matches!(keeping(&writer).await, Ok(Ok(Keep::Kept(Some(_))))));
     writer.try_truncate(3).expect("no part was dropped").expect("small");
@@ -223,7 +204,7 @@ async fn a_record_shows_of_what_was_published_since_what_it_showed_before_the_fi
 
 #[tokio::test]
 async fn a_record_does_not_go_over_a_part_of_the_file_that_was_published_later() {
-    let bed = Bed::new();
+    let bed = new_bed();
     let writer = bed.writer(Base::Absent { exclusive: false });
     let mut expected = vec![7; 10 * MIB as usize];
     for part in expected.chunks(MIB as usize).enumerate() {
@@ -254,7 +235,7 @@ async fn a_record_does_not_go_over_a_part_of_the_file_that_was_published_later()
 
 #[tokio::test]
 async fn a_push_that_fails_leaves_one_record() {
-    let bed = Bed::new();
+    let bed = new_bed();
     let writer = bed.writer(Base::Object(bed.bucket.put_directly("k", &b"the base"[..])));
     written(&writer, 0, b"THE").await;
     bed.bucket.put_directly("k", &b"theirs"[..]);
@@ -283,16 +264,16 @@ async fn kept_without_a_base(bed: &Bed, seconds_ago: i64, emptied: Option<ETag>)
 
 #[tokio::test]
 async fn a_push_replaces_what_was_there_before_and_not_what_came_since() {
-    let bed = Bed::new();
+    let bed = new_bed();
     let kept = kept_without_a_base(&bed, 0, None).await;
     assert_eq!(bed.pushed(&kept).await, b"bytes", "nothing was there");
 
-    let bed = Bed::new();
+    let bed = new_bed();
     bed.bucket.put_directly("k", &b"older and longer"[..]);
     let kept = kept_without_a_base(&bed, -3600, None).await;
     assert_eq!(bed.pushed(&kept).await, b"bytes");
 
-    let bed = Bed::new();
+    let bed = new_bed();
     let kept = kept_without_a_base(&bed, 3600, None).await;
     bed.bucket.put_directly("k", &b"newer"[..]);
     let store: Arc<dyn ObjectStore> = Arc::new(bed.bucket.clone());
@@ -315,12 +296,12 @@ async fn is_refused(bed: &Bed, kept: &Kept) -> bool {
 
 #[tokio::test]
 async fn a_push_replaces_the_object_that_was_emptied_and_no_other_whatever_the_time_is() {
-    let bed = Bed::new();
+    let bed = new_bed();
     let emptied = bed.bucket.put_directly("k", &b"emptied"[..]).etag().clone();
     let kept = kept_without_a_base(&bed, 3600, Some(emptied.clone())).await;
     assert_eq!(bed.pushed(&kept).await, b"bytes");
 
-    let bed = Bed::new();
+    let bed = new_bed();
     bed.bucket.put_directly("k", &b"another's"[..]);
     let kept = kept_without_a_base(&bed, -3600, Some(emptied)).await;
     assert!(is_refused(&bed, &kept).await);
@@ -329,7 +310,7 @@ async fn a_push_replaces_the_object_that_was_emptied_and_no_other_whatever_the_t
 #[tokio::test]
 async fn a_push_does_not_replace_what_may_be_newer_than_its_time_says() {
     // Another clock than S3's may be wrong by so much.
-    let bed = Bed::new();
+    let bed = new_bed();
     bed.bucket.put_directly("k", &b"another's"[..]);
     for seconds in [0, -600] {
         let kept = kept_without_a_base(&bed, seconds, None).await;
@@ -337,7 +318,7 @@ async fn a_push_does_not_replace_what_may_be_newer_than_its_time_says() {
         bed.journal.discard(&kept.id).expect("it is there");
     }
     // An upload that was begun before the record may have been completed after it.
-    let bed = Bed::new();
+    let bed = new_bed();
     let writer = bed.writer(Base::Absent { exclusive: true });
     writer.write(0, vec![7; 9 * MIB as usize].into()).await.expect("written");
     writer.publish().await.expect("published");
