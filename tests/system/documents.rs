@@ -109,10 +109,8 @@ fn every_line_of_fstab_is_one_that_the_helper_takes() -> Shown {
 /// CloudWatch, and no state and no mount but the fact's own.
 const SETTING: &str = r#"
 export AWS_ENDPOINT_URL=$ENDPOINT AWS_REGION=us-east-1
-mkdir "$T/etc"
-mount -t tmpfs tmpfs "$T/etc"
-mkdir "$T/etc/up" "$T/etc/work"
-mount -t overlay overlay -o "lowerdir=/etc,upperdir=$T/etc/up,workdir=$T/etc/work" /etc
+layer etc
+lay_over /etc etc /etc
 for own in /mnt /var/lib /var/log; do mount -t tmpfs tmpfs "$own"; done
 mkdir -p /mnt/data /mnt/part /mnt/all /mnt/mine /mnt/nvme/cache /etc/s3mount
 cp "$T/data.toml" /etc/s3mount/data.toml
