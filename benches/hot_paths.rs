@@ -49,7 +49,7 @@ impl Mount {
         let bucket = MemoryStore::new();
         let store: Arc<dyn ObjectStore> = Arc::new(bucket.clone());
         let (clock, metrics, pages) = (Clock::system(), Arc::new(Metrics::default()), PagePool::new(256 * MIB));
-        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
+        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755, posix: false };
         let limits =
             NamespaceLimits { metadata_ttl: std::time::Duration::from_secs(3600), ..NamespaceLimits::default() };
         let namespace = Namespace::new(Arc::clone(&store), "", defaults, limits, clock.clone(), None);

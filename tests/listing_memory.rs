@@ -41,7 +41,7 @@ async fn a_listed_name_costs_less_than_ninety_bytes() {
     for n in 0..NAMES {
         store.put_directly(&format!("d/f{n:07}.dat"), "x");
     }
-    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
+    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755, posix: false };
     let limits = NamespaceLimits::default();
     let namespace = Namespace::new(store, "", defaults, limits, Clock::system(), None);
     let directory = namespace.lookup(Ino::ROOT, "d").await.expect("keys lie below it").ino;

@@ -345,6 +345,10 @@ pub struct MountArgs {
     /// Mode of directories, octal [default: 755]
     #[arg(long, value_name = "MODE")]
     pub dir_mode: Option<String>,
+    /// Keep modes, owners, times, links, special files and user.* attributes in the metadata of objects, as s3fs does; a listing
+    /// then asks for each of its names once (HEAD)
+    #[arg(long)]
+    pub posix: bool,
     /// How old names and attributes may be, such as 500ms, 10s, 5m or 0 [default: 1s]
     #[arg(long, value_name = "TIME")]
     pub metadata_ttl: Option<String>,

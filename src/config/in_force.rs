@@ -25,6 +25,7 @@ impl MountConfig {
             ("gid", self.defaults.gid.to_string()),
             ("file-mode", format!("{:o}", self.defaults.file_mode)),
             ("dir-mode", format!("{:o}", self.defaults.dir_mode)),
+            ("posix", self.defaults.posix.to_string()),
             ("metadata-ttl", format!("{}ms", self.namespace.metadata_ttl.as_millis())),
             ("open-ahead", format!("{}ms", self.open_ahead.as_millis())),
             ("direct-io", self.direct_io.to_string()),

@@ -14,6 +14,8 @@ pub struct AttributeDefaults {
     pub file_mode: u32,
     /// Permission bits of directories.
     pub dir_mode: u32,
+    /// What objects say of themselves in their metadata goes before all this, and what is set here is kept there.
+    pub posix: bool,
 }
 
 /// Limits of the namespace.

@@ -210,6 +210,7 @@ impl MountConfig {
             gid: arguments.gid.unwrap_or(ids.1),
             file_mode: mode("file-mode", arguments.file_mode.as_deref())?.unwrap_or(0o644),
             dir_mode: mode("dir-mode", arguments.dir_mode.as_deref())?.unwrap_or(0o755),
+            posix: arguments.posix,
         };
         let (mut read, mut write) = (ReadLimits::default(), WriteLimits::default());
         let memory_limit_bytes = memory_limit(arguments.memory_limit.as_deref())?;

@@ -9,6 +9,7 @@ use super::FileSystem;
 use super::data::VIEW_MOVES_MAX;
 use super::error::{FsError, FsResult};
 use super::opened::OpenInode;
+use super::stored::Change;
 use crate::namespace::{AttributeChanges, Node, NodeKind};
 use crate::types::{FileHandle, Ino};
 use crate::write::Writer;
@@ -97,7 +98,9 @@ impl FileSystem {
             atime: set.atime.map(|time| self.time(time)),
             mtime: set.mtime.map(|time| self.time(time)),
         };
-        if changes != AttributeChanges::default() {
+        if changes != AttributeChanges::default() && self.options.defaults.posix {
+            self.change_stored(ino, Change::Attributes(changes)).await?;
+        } else if changes != AttributeChanges::default() {
             self.namespace.set_attributes(ino, changes)?;
             if let Some(inode) = self.open.get(ino) {
                 let writer = inode.view.lock().writer.clone();
@@ -122,7 +125,7 @@ impl FileSystem {
         match node.kind {
             NodeKind::File => {}
             NodeKind::Directory => return Err(FsError::IsADirectory),
-            NodeKind::Symlink => return Err(FsError::Invalid("not a regular file")),
+            _ => return Err(FsError::Invalid("not a regular file")),
         }
         if let Some(handle) = handle
             && !self.handles.file(handle)?.writable

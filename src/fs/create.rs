@@ -75,9 +75,19 @@ impl FileSystem {
 
     /// Creates a regular file without opening it (mknod(2)): it is published at once, for no close will follow. The
     /// node's lookup count has been raised.
-    pub async fn mknod(&self, parent: Ino, name: &OsStr, new: NewFile) -> FsResult<Node> {
-        if new.mode & libc::S_IFMT != libc::S_IFREG && new.mode & libc::S_IFMT != 0 {
-            return Err(FsError::NotPermitted);
+    ///
+    /// # Errors
+    /// `NotPermitted` for a pipe, a socket or a device without `--posix`.
+    pub async fn mknod(&self, parent: Ino, name: &OsStr, new: NewFile, rdev: u32) -> FsResult<Node> {
+        match NodeKind::of_mode(new.mode) {
+            Some(NodeKind::File) | None => {}
+            Some(kind) if self.options.defaults.posix && !matches!(kind, NodeKind::Directory | NodeKind::Symlink) => {
+                self.refuse_if_read_only()?;
+                let name = Self::name(name)?;
+                let _tree = self.tree.read().await;
+                return Ok(self.namespace.create_special(parent, name, kind, new.node(), rdev).await?);
+            }
+            Some(_) => return Err(FsError::NotPermitted),
         }
         let (node, opened) = self.create(parent, name, new, libc::O_WRONLY | libc::O_EXCL).await?;
         let published = self.flush(opened.handle).await;

@@ -55,6 +55,9 @@ pub enum FsError {
     /// The file system does not do this at all, and the caller has another way.
     #[error("not supported")]
     Unsupported,
+    /// There is no extended attribute of this name.
+    #[error("no such attribute")]
+    NoAttribute,
     /// No room for staged bytes.
     #[error("no space: {0}")]
     NoSpace(String),

@@ -25,6 +25,7 @@ mod opened;
 mod passthrough;
 mod remove;
 mod rename;
+mod stored;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use self::open::Opened;
 pub use self::open_lookup::LookedUp;
 use self::open_lookup::OpenLookups;
 use self::opened::OpenInodes;
+pub use self::stored::SetXattr;
 pub use self::unkept::Unkept;
 pub use self::usage::MemoryUse;
 use crate::clock::Clock;
@@ -56,7 +58,7 @@ use crate::config::AttributeDefaults;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, NamespaceEvent};
 // What the answers are made of, for the room above.
-pub use crate::namespace::{Attributes, DirectoryEntry, Node, NodeKind};
+pub use crate::namespace::{Attributes, DirectoryEntry, Node, NodeKind, Xattrs};
 use crate::read::ReadEngine;
 pub use crate::read::WholeFile;
 use crate::types::Ino;

@@ -74,7 +74,7 @@ impl FileSystem {
         match node.kind {
             NodeKind::File => {}
             NodeKind::Directory => return Err(FsError::IsADirectory),
-            NodeKind::Symlink => return Err(FsError::Invalid("not a regular file")),
+            _ => return Err(FsError::Invalid("not a regular file")),
         }
         let inode = self.open.acquire(ino);
         if access.truncate {

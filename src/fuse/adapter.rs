@@ -4,84 +4,35 @@
 //! them, with the reply, to the file system: no thread ever blocks on S3. A panic drops the reply, which tells the
 //! kernel EIO, and kills nothing else. No policy lives here.
 //!
-//! Operations that are absent here get fuser's answers, which are what we want: link EPERM; getxattr and its family,
-//! access, poll and lseek ENOSYS, after which the kernel stops asking and answers itself (permissions by the mount option
-//! default_permissions, SEEK_DATA and SEEK_HOLE as for a file without holes); locks stay in the kernel.
+//! Operations that are absent here get fuser's answers, which are what we want: link EPERM; access, poll and lseek ENOSYS,
+//! after which the kernel stops asking and answers itself (permissions by the mount option default_permissions, SEEK_DATA and
+//! SEEK_HOLE as for a file without holes); locks stay in the kernel. So it is with extended attributes without `--posix`.
 
 use std::ffi::OsStr;
-use std::future::Future;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle as KernelHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow,
-    WriteFlags,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
-use tokio::runtime::Handle;
 
 use super::attr::{file_attr, set_time};
 use super::directory;
 use super::errno::answer;
-use super::passthrough::Backings;
 use super::process;
 use super::reply::{GENERATION, attr, data, empty, entry, found, handle, ino, kept_for, open_flags};
-use super::session::{SessionOptions, negotiate};
-use crate::clock::Clock;
-use crate::fs::{FileSystem, FsResult, LookedUp, NewFile, SetAttributes};
-use crate::metrics::{Latency, Metrics};
+use super::session::negotiate;
+use super::tasks::Adapter;
+use super::xattr;
+use crate::fs::{FsResult, LookedUp, NewFile, SetAttributes};
+use crate::metrics::Latency;
 use crate::types::ByteRange;
-
-/// A file system behind the kernel's interface.
-pub(super) struct Adapter {
-    fs: Arc<FileSystem>,
-    options: SessionOptions,
-    ttl: Duration,
-    metrics: Arc<Metrics>,
-    clock: Clock,
-    runtime: Handle,
-    backings: Arc<Backings>,
-}
-
-impl Adapter {
-    pub(super) fn new(fs: Arc<FileSystem>, options: SessionOptions, metrics: Arc<Metrics>, runtime: Handle) -> Self {
-        let ttl = fs.options().metadata_ttl;
-        Self { fs, options, ttl, metrics, clock: Clock::system(), runtime, backings: Arc::default() }
-    }
-
-    /// Runs what may wait as a task of its own and records how long it took.
-    fn task<W>(&self, latency: Latency, started: Instant, work: impl FnOnce(Arc<FileSystem>) -> W)
-    where
-        W: Future<Output = ()> + Send + 'static,
-    {
-        let (metrics, clock, work) = (Arc::clone(&self.metrics), self.clock.clone(), work(Arc::clone(&self.fs)));
-        self.runtime.spawn(async move {
-            work.await;
-            metrics.observe(latency, clock.now() - started);
-        });
-    }
-
-    /// Runs what memory can answer; gives the reply back where it cannot.
-    fn in_place<R>(
-        &self,
-        latency: Latency,
-        started: Instant,
-        reply: R,
-        fast: impl FnOnce(R) -> Option<R>,
-    ) -> Option<R> {
-        // A panic drops the reply inside; the kernel then hears EIO.
-        let left = catch_unwind(AssertUnwindSafe(|| fast(reply))).unwrap_or(None);
-        if left.is_none() {
-            self.metrics.observe(latency, self.clock.now() - started);
-        }
-        left
-    }
-}
 
 fn new_file(request: &Request, mode: u32) -> NewFile {
     NewFile { mode, uid: request.uid(), gid: request.gid() }
@@ -172,13 +123,13 @@ impl Filesystem for Adapter {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _rdev: u32,
+        rdev: u32,
         reply: ReplyEntry,
     ) {
         let new = new_file(request, mode & !umask);
         let (name, ttl) = (name.to_owned(), self.ttl);
         self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
-            entry(reply, "mknod", ttl, fs.mknod(ino(parent), &name, new).await);
+            entry(reply, "mknod", ttl, fs.mknod(ino(parent), &name, new, rdev).await);
         });
     }
 
@@ -425,6 +376,46 @@ impl Filesystem for Adapter {
     fn fsyncdir(&self, _request: &Request, _ino: INodeNo, _fh: KernelHandle, _datasync: bool, reply: ReplyEmpty) {
         // Names are in S3 before mkdir, unlink and rename answer.
         reply.ok();
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(reply) = xattr::refused(&self.fs, name, reply, ReplyEmpty::error) else { return };
+        let (name, value, how) = (name.to_owned(), value.to_vec(), xattr::how(flags));
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            empty(reply, "setxattr", fs.set_xattr(ino(inode), &name, value, how).await);
+        });
+    }
+
+    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let Some(reply) = xattr::refused(&self.fs, name, reply, ReplyXattr::error) else { return };
+        let name = name.to_owned();
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            xattr::answer(reply, "getxattr", size, fs.xattr(ino(inode), &name).await);
+        });
+    }
+
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let Some(reply) = xattr::unavailable(&self.fs, reply, ReplyXattr::error) else { return };
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            xattr::answer(reply, "listxattr", size, fs.xattrs(ino(inode)).await.map(|all| xattr::names(&all)));
+        });
+    }
+
+    fn removexattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let Some(reply) = xattr::refused(&self.fs, name, reply, ReplyEmpty::error) else { return };
+        let name = name.to_owned();
+        self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
+            empty(reply, "removexattr", fs.remove_xattr(ino(inode), &name).await);
+        });
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {

@@ -21,6 +21,7 @@ pub(super) fn errno_of(error: &FsError) -> Errno {
         FsError::AccessDenied(_) => Errno::EACCES,
         FsError::NotPermitted => Errno::EPERM,
         FsError::Unsupported => Errno::EOPNOTSUPP,
+        FsError::NoAttribute => Errno::ENODATA,
         FsError::NoSpace(_) => Errno::ENOSPC,
         FsError::TooLarge => Errno::EFBIG,
         FsError::Io(_) => Errno::EIO,
@@ -46,6 +47,7 @@ pub(super) fn answer(operation: &'static str, error: &FsError) -> Errno {
         | FsError::ReadOnly
         | FsError::NotPermitted
         | FsError::Unsupported
+        | FsError::NoAttribute
         | FsError::TooLarge => tracing::debug!(operation, %error, "operation refused"),
     }
     errno_of(error)

@@ -10,3 +10,5 @@ mod passthrough;
 mod process;
 mod reply;
 pub mod session;
+mod tasks;
+mod xattr;

@@ -12,8 +12,8 @@ use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::adapter::Adapter;
 use super::notify;
+use super::tasks::Adapter;
 use crate::fs::{FileSystem, KernelEvent};
 use crate::metrics::Metrics;
 

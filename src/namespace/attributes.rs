@@ -6,10 +6,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::NodeKind;
 use crate::types::ObjectMetadata;
 
 /// Content-Type of a directory marker as this mount writes it.
 pub(super) const DIRECTORY_CONTENT_TYPE: &str = "application/x-directory";
+
+/// Name of the metadata in which geesefs keeps the target of a link (its option --symlink-attr), percent-encoded.
+const GEESEFS_TARGET: &str = "--symlink-target";
 
 /// What a set of metadata says; `None` where it says nothing, or nothing that can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +28,10 @@ pub(super) struct Stored {
     pub(super) mtime: Option<SystemTime>,
     /// Access time.
     pub(super) atime: Option<SystemTime>,
+    /// Device number of a device, as makedev(3) makes it.
+    pub(super) rdev: Option<u32>,
+    /// geesefs keeps a link's target here, and nothing in the object.
+    pub(super) has_target: bool,
 }
 
 impl Stored {
@@ -37,6 +45,8 @@ impl Stored {
             gid: number("gid"),
             mtime: time("mtime"),
             atime: time("atime"),
+            rdev: number("rdev"),
+            has_target: metadata.contains_key(GEESEFS_TARGET),
         }
     }
 
@@ -52,12 +62,28 @@ impl Stored {
         set("gid", self.gid.map(|gid| gid.to_string()));
         set("mtime", self.mtime.map(write_time));
         set("atime", self.atime.map(write_time));
+        set("rdev", self.rdev.map(|rdev| rdev.to_string()));
     }
 
-    /// Whether the object is a symbolic link.
-    pub(super) fn is_symlink(&self) -> bool {
-        self.mode.is_some_and(|mode| mode & libc::S_IFMT == libc::S_IFLNK)
+    /// What an object that says this is, unless it is a directory.
+    pub(super) fn kind(&self) -> NodeKind {
+        match self.mode.and_then(NodeKind::of_mode) {
+            Some(NodeKind::File | NodeKind::Directory) | None if self.has_target => NodeKind::Symlink,
+            Some(NodeKind::Directory) | None => NodeKind::File,
+            Some(kind) => kind,
+        }
     }
+
+    /// Permission bits.
+    pub(super) fn permissions(&self) -> Option<u32> {
+        self.mode.map(|mode| mode & 0o7777)
+    }
+}
+
+/// The target of a link as geesefs keeps it.
+pub(super) fn target_of(metadata: &ObjectMetadata) -> Option<String> {
+    let escaped = metadata.get(GEESEFS_TARGET)?;
+    percent_encoding::percent_decode_str(escaped).decode_utf8().ok().map(Into::into)
 }
 
 fn read_time(value: &str) -> Option<SystemTime> {
@@ -108,7 +134,21 @@ mod tests {
     #[test]
     fn a_link_of_s3fs_is_recognised() {
         let metadata = ObjectMetadata::from([("mode".to_owned(), (libc::S_IFLNK | 0o777).to_string())]);
-        assert!(Stored::read(&metadata).is_symlink());
+        assert_eq!(Stored::read(&metadata).kind(), NodeKind::Symlink);
+    }
+
+    #[test]
+    fn a_link_of_geesefs_is_recognised_and_its_target_unescaped() {
+        let metadata = ObjectMetadata::from([("--symlink-target".to_owned(), "../a%20b".to_owned())]);
+        assert_eq!(Stored::read(&metadata).kind(), NodeKind::Symlink);
+        assert_eq!(target_of(&metadata).as_deref(), Some("../a b"));
+    }
+
+    #[test]
+    fn a_mode_without_a_file_type_is_that_of_a_file() {
+        let metadata = ObjectMetadata::from([("mode".to_owned(), "420".to_owned())]);
+        assert_eq!(Stored::read(&metadata).kind(), NodeKind::File);
+        assert_eq!(Stored::read(&metadata).permissions(), Some(0o644));
     }
 
     proptest! {
@@ -116,7 +156,7 @@ mod tests {
         fn what_is_written_is_read_again(mode: Option<u32>, uid: Option<u32>, gid: Option<u32>,
                                          seconds in 0..4_000_000_000_u64, nanoseconds in 0..1_000_000_000_u32) {
             let mtime = Some(UNIX_EPOCH + Duration::new(seconds, nanoseconds));
-            let stored = Stored { mode, uid, gid, mtime, atime: None };
+            let stored = Stored { mode, uid, gid, mtime, ..Stored::default() };
             let mut metadata = ObjectMetadata::new();
             stored.write(&mut metadata);
             prop_assert_eq!(Stored::read(&metadata), stored);

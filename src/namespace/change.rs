@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::attributes::{DIRECTORY_CONTENT_TYPE, Stored};
-use super::table::Found;
-use super::{Namespace, NamespaceError, NamespaceResult, Node, NodeKind, keys};
+use super::children::Own;
+use super::table::{Found, Table};
+use super::{Namespace, NamespaceError, NamespaceResult, Node, NodeKind, Xattrs, keys, xattrs};
 use crate::store::{ObjectAttributes, Payload, PutRequest, WriteCondition};
 use crate::types::{Ino, ObjectInfo, ObjectMetadata, ObjectVersion};
 
@@ -49,8 +50,17 @@ impl AttributeChanges {
 
 impl Namespace {
     /// What a name that was made here is shown with: what its maker asked for, where that is not the mount's default.
-    fn made_with(&self, kind: NodeKind, new: NewNode) -> AttributeChanges {
+    pub(super) fn made_with(&self, kind: NodeKind, new: NewNode) -> AttributeChanges {
         let defaults = &self.0.defaults;
+        if defaults.posix {
+            let NewNode { mode, uid, gid } = new;
+            return AttributeChanges {
+                mode: Some(mode),
+                uid: Some(uid),
+                gid: Some(gid),
+                ..AttributeChanges::default()
+            };
+        }
         let default_mode = if kind == NodeKind::Directory { defaults.dir_mode } else { defaults.file_mode };
         AttributeChanges {
             mode: (new.mode != default_mode).then_some(new.mode),
@@ -58,6 +68,19 @@ impl Namespace {
             gid: (new.gid != defaults.gid).then_some(new.gid),
             ..AttributeChanges::default()
         }
+    }
+
+    /// A directory with its set-group-ID bit hands its group on, and the bit to directories (inode(7)).
+    fn inherited(&self, table: &Table, parent: Ino, kind: NodeKind, new: NewNode) -> NewNode {
+        let Some(gid) = self.inherited_group(table, parent) else { return new };
+        let bit = if kind == NodeKind::Directory { libc::S_ISGID } else { 0 };
+        NewNode { gid, mode: new.mode | bit, ..new }
+    }
+
+    /// The group that what is made in a directory gets from it, if it hands its own on.
+    pub(super) fn inherited_group(&self, table: &Table, parent: Ino) -> Option<u32> {
+        let above = self.node_of(table, parent).attributes;
+        (above.mode & libc::S_ISGID != 0).then_some(above.gid)
     }
 
     /// Makes a file that exists here at once and in S3 once it is published. One reference is taken.
@@ -69,6 +92,7 @@ impl Namespace {
         if table.child(parent, name).is_some() {
             return Err(NamespaceError::Exists);
         }
+        let set = self.made_with(kind, self.inherited(&table, parent, kind, new));
         let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
         let change = table.change();
         let ino = table.link(parent, name, kind, now, wall);
@@ -77,7 +101,8 @@ impl Namespace {
         row.unpublished = true;
         row.lookups = 1;
         row.written = Some((0, wall));
-        row.set = self.made_with(kind, new);
+        row.set = set;
+        table.touch(parent, wall);
         Ok(self.node_of(&table, ino))
     }
 
@@ -85,7 +110,7 @@ impl Namespace {
     pub fn publish(&self, ino: Ino, info: &ObjectInfo) {
         let mut table = self.0.table.lock();
         let change = table.change();
-        let now = self.0.clock.now();
+        let (now, posix) = (self.0.clock.now(), table.posix);
         let Some(row) = table.rows.get_mut(&ino) else { return };
         let mtime = row.set.mtime.or(row.written.map(|(_, mtime)| mtime)).unwrap_or(info.last_modified);
         row.changed = change;
@@ -94,6 +119,10 @@ impl Namespace {
         row.written = None;
         row.shown_mtime = Some((info.version.clone(), mtime));
         row.object = Some(info.clone());
+        if posix && let Some(metadata) = &info.metadata {
+            row.metadata_is_old = false;
+            row.settle(metadata);
+        }
         if row.linked {
             let parent = row.parent;
             table.confirm_way(parent, change, now);
@@ -123,11 +152,13 @@ impl Namespace {
         let (now, made) = (self.0.clock.now(), self.0.clock.wall());
         let Some(row) = table.rows.get(&ino).filter(|row| row.linked && !row.unpublished) else { return };
         let (parent, name) = (row.parent, Arc::clone(&row.name));
-        let set = AttributeChanges { mtime: None, atime: None, ..row.set };
+        let posix = table.posix;
+        let set =
+            if posix { AttributeChanges::default() } else { AttributeChanges { mtime: None, atime: None, ..row.set } };
         table.unlink(ino);
         let found = Found::File(info.clone());
         let new = table.link(parent, &name, found.kind(), now, made);
-        table.confirm(new, &found, now);
+        table.confirm(new, &found, now, made);
         table.row_mut(new).set = set;
     }
 
@@ -173,11 +204,18 @@ impl Namespace {
     pub fn set_attributes(&self, ino: Ino, changes: AttributeChanges) -> NamespaceResult<Node> {
         let mut table = self.0.table.lock();
         let change = table.change();
+        let wall = self.0.clock.wall();
         let row = table.rows.get_mut(&ino).ok_or(NamespaceError::Stale)?;
         row.changed = change;
+        row.touched = Some(wall);
         row.set.merge(changes);
         if let (Some(mtime), Some((_, written))) = (changes.mtime, row.written.as_mut()) {
             *written = mtime;
+        }
+        if changes.mtime.is_some()
+            && let Some(directory) = table.directories.get_mut(&ino)
+        {
+            directory.touched = None;
         }
         Ok(self.node_of(&table, ino))
     }
@@ -185,21 +223,26 @@ impl Namespace {
     /// What the object carries when it is written next: what it carried, with what was set here.
     pub fn object_attributes(&self, ino: Ino) -> ObjectAttributes {
         let table = self.0.table.lock();
-        table.rows.get(&ino).map(|row| attributes_of(row.object.as_ref(), row.kind, &row.set)).unwrap_or_default()
+        table
+            .rows
+            .get(&ino)
+            .map(|row| attributes_of(row.object.as_ref(), row.kind, &row.set, row.xattrs.as_deref()))
+            .unwrap_or_default()
     }
 
     /// Makes a directory: its marker is in S3 when this answers. One reference is taken.
     pub async fn mkdir(&self, parent: Ino, name: &str, new: NewNode) -> NamespaceResult<Node> {
-        let key = {
+        let (key, set) = {
             let table = self.0.table.lock();
             Self::check_directory(&table, parent)?;
             let prefix = self.directory_prefix(&table, parent)?;
-            keys::directory_key(&prefix, name)?
+            let new = self.inherited(&table, parent, NodeKind::Directory, new);
+            (keys::directory_key(&prefix, name)?, self.made_with(NodeKind::Directory, new))
         };
         if self.exists(parent, name).await? {
             return Err(NamespaceError::Exists);
         }
-        self.put_marker(&key).await?;
+        let marker = self.put_marker(&key, self.marker_attributes(&set)).await?;
         let mut table = self.0.table.lock();
         let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
         let change = table.change();
@@ -209,13 +252,19 @@ impl Namespace {
             Some(_) => return Err(NamespaceError::Exists),
             None => table.link(parent, name, NodeKind::Directory, now, wall),
         };
+        table.touch(parent, wall);
         let row = table.row_mut(ino);
         row.changed = change;
         row.seen = now;
         row.lookups += 1;
-        row.set = self.made_with(NodeKind::Directory, new);
+        row.set = set;
+        if let Some(metadata) = marker.metadata.as_ref().filter(|_| self.0.defaults.posix) {
+            row.settle(metadata);
+        }
         if let Some(directory) = table.directories.get_mut(&ino) {
             directory.marker = true;
+            directory.own = Some(Box::new(Own { seen: now, object: Some(marker) }));
+            directory.touched = Some(wall);
             // Nothing is in it but what is made here, as far as knowledge may be old.
             directory.listed = Some(now);
         }
@@ -234,37 +283,52 @@ impl Namespace {
         }
     }
 
-    pub(super) async fn put_marker(&self, key: &str) -> NamespaceResult<()> {
-        let attributes =
-            ObjectAttributes { content_type: Some(DIRECTORY_CONTENT_TYPE.into()), ..ObjectAttributes::default() };
+    /// What a new directory's marker carries.
+    fn marker_attributes(&self, set: &AttributeChanges) -> ObjectAttributes {
+        if self.0.defaults.posix { attributes_of(None, NodeKind::Directory, set, None) } else { plain_marker() }
+    }
+
+    /// Puts a directory's marker; the answer has its metadata.
+    pub(super) async fn put_marker(&self, key: &str, attributes: ObjectAttributes) -> NamespaceResult<ObjectInfo> {
+        let metadata = Some(Arc::clone(&attributes.metadata));
         let put =
             PutRequest { key: key.into(), payload: Payload::default(), attributes, condition: WriteCondition::None };
-        self.0.store.put(put).await?;
-        Ok(())
+        Ok(ObjectInfo { metadata, ..self.0.store.put(put).await? })
     }
 }
 
-/// What an object carries when it is written anew.
-pub(super) fn attributes_of(info: Option<&ObjectInfo>, kind: NodeKind, set: &AttributeChanges) -> ObjectAttributes {
+/// What a marker carries that says nothing of its directory.
+pub(super) fn plain_marker() -> ObjectAttributes {
+    ObjectAttributes { content_type: Some(DIRECTORY_CONTENT_TYPE.into()), ..ObjectAttributes::default() }
+}
+
+/// What an object carries when it is written anew: what it carried, with what was set here.
+pub(super) fn attributes_of(
+    info: Option<&ObjectInfo>,
+    kind: NodeKind,
+    set: &AttributeChanges,
+    xattrs: Option<&Xattrs>,
+) -> ObjectAttributes {
     let mut metadata = ObjectMetadata::clone(&info.and_then(|info| info.metadata.clone()).unwrap_or_default());
-    let file_type = match kind {
-        NodeKind::File => libc::S_IFREG,
-        NodeKind::Directory => libc::S_IFDIR,
-        NodeKind::Symlink => libc::S_IFLNK,
-    };
     let stored = Stored {
-        mode: set.mode.map(|mode| mode | file_type),
+        mode: set.mode.map(|mode| mode | kind.mode_bits()),
         uid: set.uid,
         gid: set.gid,
         mtime: set.mtime,
         atime: set.atime,
+        ..Stored::default()
     };
     // A new content has a new time; only one that was set here goes with it.
     metadata.remove("mtime");
     metadata.remove("atime");
     stored.write(&mut metadata);
+    if let Some(xattrs) = xattrs {
+        xattrs::write(xattrs, &mut metadata);
+    }
+    let content_type = info.and_then(|info| info.content_type.clone());
+    let marker_type = || (kind == NodeKind::Directory).then(|| DIRECTORY_CONTENT_TYPE.into());
     ObjectAttributes {
-        content_type: info.and_then(|info| info.content_type.clone()),
+        content_type: content_type.or_else(marker_type),
         metadata: Arc::new(metadata),
         storage_class: info.and_then(|info| info.storage_class.clone()),
     }

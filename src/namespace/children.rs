@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::listing::Listing;
 use super::scan::Walk;
-use crate::types::Ino;
+use crate::types::{Ino, ObjectInfo};
 
 /// One directory's names.
 #[derive(Debug, Default)]
@@ -38,6 +38,19 @@ pub(super) struct Directory {
     pub(super) taking: Option<Arc<Listing>>,
     /// How the directories in it are opened.
     pub(super) walk: Walk,
+    /// When a name in it was made or went last, here.
+    pub(super) touched: Option<SystemTime>,
+    /// What its marker says of it, as last asked for.
+    pub(super) own: Option<Box<Own>>,
+}
+
+/// A directory's marker object.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// When it was asked for.
+    pub(super) seen: Instant,
+    /// `None` if there is none.
+    pub(super) object: Option<ObjectInfo>,
 }
 
 impl Directory {

@@ -58,7 +58,7 @@ impl Namespace {
         let mut table = self.0.table.lock();
         let Some(row) = table.rows.get(&ino).filter(|row| !row.unpublished) else { return };
         let (parent, linked) = (row.parent, row.linked);
-        table.confirm(ino, &Found::File(info.clone()), moment.at);
+        table.confirm(ino, &Found::File(info.clone()), moment.at, self.0.clock.wall());
         if linked {
             table.confirm_way(parent, moment.asked.at, moment.at);
         }

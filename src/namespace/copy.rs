@@ -28,15 +28,20 @@ impl Namespace {
     ) -> NamespaceResult<ObjectInfo> {
         let single_bytes_max = self.0.limits.rename_single_copy_bytes_max.min(PUT_BYTES_MAX);
         if source.size_bytes <= single_bytes_max {
+            let metadata = attributes.as_ref().map(|attributes| Arc::clone(&attributes.metadata));
             let request = CopyRequest { source: source.version.clone(), key: key.clone(), attributes, condition };
-            let mut info = self.0.store.copy(request).await?;
-            info.size_bytes = source.size_bytes;
-            return Ok(info);
+            let info = self.0.store.copy(request).await?;
+            return Ok(ObjectInfo {
+                size_bytes: source.size_bytes,
+                metadata: metadata.or(info.metadata.clone()),
+                ..info
+            });
         }
         let attributes = match attributes {
             Some(attributes) => attributes,
             None => self.attributes_in_s3(source).await?,
         };
+        let metadata = Arc::clone(&attributes.metadata);
         let upload = self.0.store.create_upload(key, attributes).await?;
         let part_bytes = PART_BYTES.max(source.size_bytes.div_ceil(PARTS_MAX));
         let parts = self.copy_parts(source, key, &upload, part_bytes).await;
@@ -54,7 +59,7 @@ impl Namespace {
             Err(error) => Err(error),
         };
         match completed {
-            Ok(info) => Ok(info),
+            Ok(info) => Ok(ObjectInfo { metadata: Some(metadata), ..info }),
             Err(error) => {
                 if let Err(left) = self.0.store.abort_upload(key, &upload).await {
                     tracing::warn!(%key, error = %left, "an upload that failed could not be aborted");

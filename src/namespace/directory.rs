@@ -15,6 +15,9 @@ use crate::types::Ino;
 /// Offset of the first name behind the two dots.
 const FIRST_NAME: u64 = 2;
 
+/// Names that are asked for together, where each has to be asked for: a few answers' times, as many as are in flight at once.
+const COMPLETED_AT_ONCE: usize = 512;
+
 /// An open directory stream.
 #[derive(Debug)]
 pub struct DirectoryHandle {
@@ -37,6 +40,8 @@ pub struct DirectoryEntry {
     pub kind: NodeKind,
     /// Its attributes.
     pub attributes: Attributes,
+    /// What it is and says of itself has to be asked for.
+    is_lacking: bool,
 }
 
 impl Namespace {
@@ -60,7 +65,10 @@ impl DirectoryHandle {
             Ok(listing) => listing,
             Err(error) => return Some(Err(error)),
         };
-        self.read_from(&listing, offset, count).transpose()
+        let entries = self.read_from(&listing, offset, count).transpose()?;
+        // What they are may have to be asked for.
+        let is_known = |entries: &Vec<DirectoryEntry>| !entries.iter().any(|entry| entry.is_lacking);
+        entries.map(|entries| is_known(&entries).then_some(entries)).transpose()
     }
 
     /// At most `count` entries from `offset`; none at the end. Raises no lookup count.
@@ -68,7 +76,15 @@ impl DirectoryHandle {
         let listing = self.view(offset)?;
         loop {
             if let Some(entries) = self.read_from(&listing, offset, count)? {
-                return Ok(entries);
+                if !entries.iter().any(|entry| entry.is_lacking) {
+                    return Ok(entries);
+                }
+                let ahead = listing.slice(position_of(offset), COMPLETED_AT_ONCE.max(count)).0;
+                let names = ahead.into_iter().map(|listed| match listed {
+                    Listed::Entry { name, .. } | Listed::Name(name) => name,
+                });
+                self.namespace.complete(self.ino, names.collect()).await?;
+                return Ok(self.read_from(&listing, offset, count)?.unwrap_or_default());
             }
             let mut position = position_of(offset);
             // Behind names that are there and have gone since.
@@ -104,12 +120,13 @@ impl DirectoryHandle {
             Listed::Entry { name, ino, kind, size_bytes, modified } => {
                 let mtime = if kind == NodeKind::Directory { listing.made } else { modified };
                 let attributes = self.namespace.listed_attributes(kind, size_bytes, mtime);
-                Some(DirectoryEntry { name, next_offset, ino, kind, attributes })
+                Some(DirectoryEntry { name, next_offset, ino, kind, attributes, is_lacking: table.posix })
             }
             Listed::Name(name) => {
                 let ino = table.child(self.ino, &name)?;
                 let Node { kind, attributes, .. } = self.namespace.node_of(table, ino);
-                Some(DirectoryEntry { name, next_offset, ino, kind, attributes })
+                let is_lacking = self.namespace.is_lacking(table, ino);
+                Some(DirectoryEntry { name, next_offset, ino, kind, attributes, is_lacking })
             }
         }
     }
@@ -140,6 +157,7 @@ impl DirectoryHandle {
             ino: node.ino,
             kind: node.kind,
             attributes: node.attributes,
+            is_lacking: false,
         });
         Ok(entries.skip(usize::try_from(offset).unwrap_or(0)).collect())
     }

@@ -122,12 +122,14 @@ impl Namespace {
             let prefix = self.directory_prefix(&table, parent)?;
             let known = table.child(parent, name);
             let whole_page = known.is_none_or(|ino| table.is_of_one_page(ino));
+            // With `--posix` a name may be known, and not what it says of itself.
+            let is_confirmed = known.is_some_and(|ino| self.is_confirmed(&table, &table.rows[&ino]));
             let known = known.map(|ino| table.rows[&ino].kind);
             let asked = table.ask();
             let directory = table.directories.entry(parent).or_default();
             // Names that have grown old are learned anew by the same pages, if a few of them hold the directory.
-            let list_all = directory.asked_for_name(known.is_some());
-            (asked, prefix, known, list_all, whole_page)
+            let list_all = !is_confirmed && directory.asked_for_name(known.is_some());
+            (asked, prefix, known.map(|kind| (kind, is_confirmed)), list_all, whole_page)
         };
         if list_all {
             self.list_in_background(parent);
@@ -136,10 +138,14 @@ impl Namespace {
         let mut page = None;
         let found = match known {
             // A file that was there is most likely still one: its HEAD alone confirms it.
-            Some(NodeKind::File | NodeKind::Symlink) => match self.ask_file(&key).await? {
+            Some((kind, _)) if kind != NodeKind::Directory => match self.ask_file(&key).await? {
                 Some(found) => Some(found),
                 None => self.ask_directory(&key, true, &mut page).await?,
             },
+            Some((_, true)) if self.0.defaults.posix => {
+                let own = self.ask_own(&format!("{key}/")).await?;
+                Some(Found::Directory { marker: own.is_some(), own: Some(own) })
+            }
             known if known.is_some() || directory_first => match self.ask_directory(&key, whole_page, &mut page).await?
             {
                 Some(found) => Some(found),
@@ -222,7 +228,12 @@ impl Namespace {
             Ok(page) => {
                 let marker = page.objects.first().is_some_and(|first| first.key().as_str() == prefix);
                 *first = whole_page.then_some(page);
-                Ok(Some(Found::Directory { marker }))
+                let own = if self.0.defaults.posix {
+                    Some(if marker { self.ask_own(&prefix).await? } else { None })
+                } else {
+                    None
+                };
+                Ok(Some(Found::Directory { marker, own }))
             }
             Err(StoreError::NotFound | StoreError::BadKey(_)) => Ok(None),
             Err(error) => Err(error.into()),

@@ -14,6 +14,8 @@ mod copy;
 mod directory;
 mod following;
 mod keys;
+mod kind;
+mod learn;
 mod listing;
 mod lookup;
 mod node;
@@ -28,10 +30,12 @@ mod renew;
 mod roll;
 mod scan;
 mod split;
+mod stored;
 mod symlink;
 mod table;
 #[cfg(test)]
 mod tests;
+mod xattrs;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -47,12 +51,15 @@ pub use self::confirm::Moment;
 pub use self::directory::{DirectoryEntry, DirectoryHandle};
 pub use self::following::FollowingFile;
 use self::keys::NameError;
+pub use self::kind::NodeKind;
 use self::lookup::Asking;
-pub use self::node::{Attributes, Node, NodeKind};
+pub use self::node::{Attributes, Node};
 pub use self::remove::Unlink;
 pub use self::rename::{RenameFlags, Renamed};
 pub use self::rename_directory::RenamedTree;
+pub use self::stored::Overlay;
 use self::table::Table;
+pub use self::xattrs::Xattrs;
 use crate::clock::Clock;
 use crate::config::{AttributeDefaults, NamespaceLimits};
 use crate::store::{ObjectStore, StoreError};
@@ -163,7 +170,7 @@ impl Namespace {
         clock: Clock,
         journal_dir: Option<PathBuf>,
     ) -> Self {
-        let table = Mutex::new(Table::new(clock.now(), clock.wall()));
+        let table = Mutex::new(Table::new(clock.now(), clock.wall(), defaults.posix));
         Self(Arc::new(Shared {
             store,
             prefix: prefix.to_owned(),

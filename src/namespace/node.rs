@@ -4,29 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::attributes::Stored;
 use super::table::{Row, Table};
-use super::{Namespace, NamespaceError, NamespaceResult};
+use super::{Namespace, NamespaceError, NamespaceResult, NodeKind};
 use crate::types::{Ino, ObjectInfo};
-
-/// What a name leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NodeKind {
-    /// A regular file: one object.
-    File,
-    /// A directory: a marker object, or keys below it.
-    Directory,
-    /// A symbolic link: an object whose metadata says so.
-    Symlink,
-}
-
-impl NodeKind {
-    /// The kind of an object that is no directory; a listing brings no metadata, so that it shows links as files.
-    pub(super) fn of(info: &ObjectInfo) -> Self {
-        match &info.metadata {
-            Some(metadata) if Stored::read(metadata).is_symlink() => Self::Symlink,
-            _ => Self::File,
-        }
-    }
-}
 
 /// Attributes as stat(2) has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +18,7 @@ pub struct Attributes {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Links: 1 for files; for directories 1 as well, which tells find(1) and others not to count on it.
+    /// Links: 1, also of directories, which tells find(1) and others not to count on it; 0 without a name.
     pub nlink: u32,
     /// Access time.
     pub atime: SystemTime,
@@ -47,7 +26,7 @@ pub struct Attributes {
     pub mtime: SystemTime,
     /// Change time.
     pub ctime: SystemTime,
-    /// Device number; always 0.
+    /// Device number of a device; 0 of everything else.
     pub rdev: u32,
 }
 
@@ -74,35 +53,34 @@ impl Namespace {
         let row = &table.rows[&ino];
         let defaults = &self.0.defaults;
         let mode = match row.kind {
-            NodeKind::File => defaults.file_mode,
             NodeKind::Directory => defaults.dir_mode,
             NodeKind::Symlink => 0o777,
+            _ => defaults.file_mode,
         };
-        let shown = row
-            .shown_mtime
-            .as_ref()
-            .filter(|(version, _)| row.object.as_ref().is_some_and(|info| info.version == *version));
-        let in_s3 = match (&row.object, row.kind) {
-            (Some(info), NodeKind::File | NodeKind::Symlink) => shown.map_or(info.last_modified, |(_, mtime)| *mtime),
-            _ => row.made,
-        };
-        let mtime = row.written.map(|(_, mtime)| mtime).or(row.set.mtime).unwrap_or(in_s3);
+        let stored = if table.posix { table.stored(ino, row) } else { Stored::default() };
+        let mtime = mtime_of(table, ino, row, &stored);
         let size_bytes = match (row.written, &row.object, &row.target) {
             (_, _, Some(target)) => target.len() as u64,
             (Some((size_bytes, _)), _, None) => size_bytes,
             (None, Some(info), None) if row.kind != NodeKind::Directory => info.size_bytes,
             _ => 0,
         };
+        let ctime = match (table.posix, row.touched, &row.object) {
+            (false, ..) => mtime,
+            (true, Some(touched), _) => row.written.map_or(touched, |(_, written)| touched.max(written)),
+            (true, None, Some(info)) => info.last_modified,
+            (true, None, None) => table.marker_of(ino).map_or(mtime, |info| info.last_modified),
+        };
         let attributes = Attributes {
             size_bytes,
-            mode: row.set.mode.unwrap_or(mode),
-            uid: row.set.uid.unwrap_or(defaults.uid),
-            gid: row.set.gid.unwrap_or(defaults.gid),
-            nlink: 1,
-            atime: row.set.atime.unwrap_or(mtime),
+            mode: row.set.mode.or(stored.permissions()).unwrap_or(mode),
+            uid: row.set.uid.or(stored.uid).unwrap_or(defaults.uid),
+            gid: row.set.gid.or(stored.gid).unwrap_or(defaults.gid),
+            nlink: u32::from(row.linked),
+            atime: row.set.atime.or(stored.atime).unwrap_or(mtime),
             mtime,
-            ctime: mtime,
-            rdev: 0,
+            ctime,
+            rdev: stored.rdev.unwrap_or(0),
         };
         let fresh_for = self.row_fresh_for(table, ino, row);
         Node { ino, kind: row.kind, attributes, info: row.object.clone(), unpublished: row.unpublished, fresh_for }
@@ -146,12 +124,37 @@ impl Namespace {
     /// How long what is known of an inode need not be asked again.
     fn row_fresh_for(&self, table: &Table, ino: Ino, row: &Row) -> Duration {
         let ttl = self.0.limits.metadata_ttl;
+        if ino == Ino::ROOT && table.posix && !self.0.prefix.is_empty() {
+            return self.own_fresh_for(table, ino, row);
+        }
         // Nobody else can say more of it. (A TTL of zero does not make it unknown.)
         if ino == Ino::ROOT || !row.linked || row.unpublished || row.written.is_some() {
             return ttl.max(Duration::from_nanos(1));
         }
+        if table.lacks_attributes(row) {
+            return Duration::ZERO;
+        }
+        self.confirmed_for(table, row).min(self.own_fresh_for(table, ino, row))
+    }
+
+    /// How long the name need not be confirmed again.
+    fn confirmed_for(&self, table: &Table, row: &Row) -> Duration {
         let listed = table.directories.get(&row.parent).and_then(|directory| directory.listed);
         self.fresh_for(listed.map_or(row.seen, |listed| listed.max(row.seen)))
+    }
+
+    /// Whether the name, not all of what is known of it, need not be asked for again.
+    pub(super) fn is_confirmed(&self, table: &Table, row: &Row) -> bool {
+        !self.confirmed_for(table, row).is_zero()
+    }
+
+    /// How long what a directory says of itself need not be asked again; nothing else has a time of its own for that.
+    pub(super) fn own_fresh_for(&self, table: &Table, ino: Ino, row: &Row) -> Duration {
+        if !table.posix || row.kind != NodeKind::Directory {
+            return Duration::MAX;
+        }
+        let own = table.directories.get(&ino).and_then(|directory| directory.own.as_deref());
+        own.map_or(Duration::ZERO, |own| self.fresh_for(own.seen))
     }
 
     /// How long a name that is not there need not be asked again.
@@ -165,6 +168,10 @@ impl Namespace {
     pub async fn node(&self, ino: Ino) -> NamespaceResult<Node> {
         if let Some(node) = self.try_node(ino) {
             return Ok(node);
+        }
+        if ino == Ino::ROOT {
+            self.learn_root().await?;
+            return self.peek(ino).ok_or(NamespaceError::Stale);
         }
         let (parent, name) = {
             let table = self.0.table.lock();
@@ -181,4 +188,22 @@ impl Namespace {
             _ => Err(NamespaceError::Stale),
         }
     }
+}
+
+/// When the content changed last, as far as is known: what was written or set here, what the object says of itself, what S3 says.
+fn mtime_of(table: &Table, ino: Ino, row: &Row, stored: &Stored) -> SystemTime {
+    if row.kind == NodeKind::Directory {
+        let marker = || table.marker_of(ino).map(|info| info.last_modified);
+        let touched = table.directories.get(&ino).and_then(|directory| directory.touched);
+        return row.set.mtime.or(touched).or(stored.mtime).or_else(marker).unwrap_or(row.made);
+    }
+    let shown = || {
+        let shown = row
+            .shown_mtime
+            .as_ref()
+            .filter(|(version, _)| row.object.as_ref().is_some_and(|info| info.version == *version));
+        let object = row.object.as_ref().map(|info| info.last_modified);
+        shown.map(|(_, mtime)| *mtime).or(object).unwrap_or(row.made)
+    };
+    row.written.map(|(_, mtime)| mtime).or(row.set.mtime).or(stored.mtime).unwrap_or_else(shown)
 }

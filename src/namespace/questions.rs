@@ -157,7 +157,7 @@ mod tests {
 
     fn table() -> (Table, Instant, SystemTime) {
         let (now, made) = (Instant::now(), SystemTime::UNIX_EPOCH);
-        (Table::new(now, made), now, made)
+        (Table::new(now, made, false), now, made)
     }
 
     fn make_and_remove(table: &mut Table, name: &str, now: Instant, made: SystemTime) {

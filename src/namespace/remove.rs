@@ -3,6 +3,7 @@
 //! A directory without a marker would vanish with its last file. POSIX programs expect it to stay until rmdir, so that the
 //! marker is put before the last known name goes (docs/decisions/0003).
 
+use super::change::plain_marker;
 use super::table::{Row, Table};
 use super::{Namespace, NamespaceError, NamespaceResult, NodeKind};
 use crate::store::{ListRequest, StoreError};
@@ -43,6 +44,7 @@ impl Namespace {
             table.defer(ino);
         }
         table.remove(ino, now);
+        table.touch(parent, self.0.clock.wall());
         Ok(())
     }
 
@@ -56,7 +58,7 @@ impl Namespace {
             }
             self.directory_prefix(&table, directory)?
         };
-        self.put_marker(&key).await?;
+        self.put_marker(&key, plain_marker()).await?;
         if let Some(known) = self.0.table.lock().directories.get_mut(&directory) {
             known.marker = true;
         }
@@ -134,6 +136,7 @@ impl Namespace {
             return Err(NamespaceError::NotEmpty);
         }
         table.remove(ino, now);
+        table.touch(parent, self.0.clock.wall());
         Ok(())
     }
 

@@ -65,10 +65,18 @@ impl Namespace {
             table.remove(replaced, now);
         }
         table.relink(ino, to.0, to.1, now);
+        self.touch_both(&mut table, from.0, to.0);
         if let Some(info) = &new_info {
             moved(&mut table, ino, info);
         }
         Ok(Renamed { ino, new_info, replaced: replaced.or(target) })
+    }
+
+    /// A name went from one directory to another.
+    pub(super) fn touch_both(&self, table: &mut Table, from: Ino, to: Ino) {
+        let wall = self.0.clock.wall();
+        table.touch(from, wall);
+        table.touch(to, wall);
     }
 
     /// What the target names now.
@@ -84,20 +92,24 @@ impl Namespace {
     }
 
     async fn move_object(&self, ino: Ino, key: &ObjectKey, flags: RenameFlags) -> NamespaceResult<ObjectInfo> {
-        let (mut source, set, kind) = {
+        let (mut source, set, pinned, xattrs, kind) = {
             let table = self.0.table.lock();
             let row = table.rows.get(&ino).ok_or(NamespaceError::NotFound)?;
-            (row.object.clone().ok_or(NamespaceError::Stale)?, row.set, row.kind)
+            let source = row.object.clone().ok_or(NamespaceError::Stale)?;
+            // The copy has a time of its own, which is not that of the content.
+            let pinned = if table.posix { self.pinned(&table, ino, row.set) } else { row.set };
+            (source, row.set, pinned, row.xattrs.clone(), row.kind)
         };
         let condition = if flags.no_replace { WriteCondition::Absent } else { WriteCondition::None };
         for again in [true, false] {
-            let attributes = if set == AttributeChanges::default() {
+            let set = if again { &pinned } else { &set };
+            let attributes = if *set == AttributeChanges::default() && xattrs.is_none() {
                 None
             } else {
                 if source.metadata.is_none() {
                     source = self.0.store.head(source.key()).await?;
                 }
-                Some(attributes_of(Some(&source), kind, &set))
+                Some(attributes_of(Some(&source), kind, set, xattrs.as_deref()))
             };
             match self.copy_object(&source, key, attributes, condition.clone()).await {
                 Ok(info) => {
@@ -125,7 +137,7 @@ impl Namespace {
 
 /// The inode's object is now the copy; what was shown of it stays.
 pub(super) fn moved(table: &mut Table, ino: Ino, info: &ObjectInfo) {
-    let change = table.change();
+    let (change, posix) = (table.change(), table.posix);
     let Some(row) = table.rows.get_mut(&ino) else { return };
     let shown = match (&row.shown_mtime, &row.object) {
         (Some((version, mtime)), Some(object)) if *version == object.version => *mtime,
@@ -140,5 +152,9 @@ pub(super) fn moved(table: &mut Table, ino: Ino, info: &ObjectInfo) {
     }
     row.changed = change;
     row.shown_mtime = Some((info.version.clone(), shown));
+    if posix && let Some(metadata) = &info.metadata {
+        row.settle(metadata);
+        row.metadata_is_old = false;
+    }
     row.object = Some(info);
 }

@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{FutureExt, StreamExt, stream};
 
+use super::attributes::Stored;
+use super::change::{attributes_of, plain_marker};
 use super::questions::Moving;
 use super::rename::{Place, RenameFlags, moved};
 use super::rename_journal::{Entry, Intent};
-use super::{Namespace, NamespaceError, NamespaceResult, NodeKind, keys};
-use crate::store::{KEYS_PER_REQUEST_MAX, ListRequest, WriteCondition};
+use super::{AttributeChanges, Namespace, NamespaceError, NamespaceResult, NodeKind, keys};
+use crate::store::{KEYS_PER_REQUEST_MAX, ListRequest, ObjectAttributes, WriteCondition};
 use crate::types::{Ino, ObjectInfo, ObjectKey, ObjectVersion};
 
 /// What a rename of a directory came to.
@@ -72,13 +74,13 @@ impl Namespace {
         self.settle_deferred_below(&to_prefix).await?;
         let entry = Entry::new(self.0.journal_dir.as_deref());
         let (copies, _moving) = self.move_tree(ino, &from_prefix, &to_prefix, &entry).await?;
-        self.move_rows(ino, to, replaced, &copies)
+        self.move_rows(ino, (from.0, to), replaced, &copies)
     }
 
     fn move_rows(
         &self,
         ino: Ino,
-        to: Place<'_>,
+        (from, to): (Ino, Place<'_>),
         replaced: Option<Ino>,
         copies: &Copies,
     ) -> NamespaceResult<RenamedTree> {
@@ -90,6 +92,7 @@ impl Namespace {
             table.remove(replaced, now);
         }
         table.relink(ino, to.0, to.1, now);
+        self.touch_both(&mut table, from, to.0);
         table.forget_listings_under(ino);
         let mut all = Vec::new();
         for file in table.files_under(ino) {
@@ -212,11 +215,23 @@ impl Namespace {
     /// Copies one object of a tree. The marker of a directory holds nothing and is made anew: some servers make a folder of
     /// it that cannot be copied.
     async fn copy_below(&self, source: &ObjectInfo, key: &ObjectKey) -> NamespaceResult<ObjectInfo> {
+        let carried = if self.0.defaults.posix { Some(self.carried(source).await?) } else { None };
         if source.size_bytes == 0 && key.as_str().ends_with('/') {
-            self.put_marker(key.as_str()).await?;
+            self.put_marker(key.as_str(), carried.unwrap_or_else(plain_marker)).await?;
             return Ok(source.clone());
         }
-        self.copy_object(source, key, None, WriteCondition::None).await
+        self.copy_object(source, key, carried, WriteCondition::None).await
+    }
+
+    /// What an object carries, with the time of its content, which is not that of its copy.
+    async fn carried(&self, source: &ObjectInfo) -> NamespaceResult<ObjectAttributes> {
+        let info = self.0.store.head(source.key()).await?;
+        let stored = info.metadata.as_deref().map(Stored::read).unwrap_or_default();
+        let is_marker = info.key().as_str().ends_with('/');
+        let kind = if is_marker { NodeKind::Directory } else { NodeKind::of(&info) };
+        let mtime = Some(stored.mtime.unwrap_or(info.last_modified));
+        let set = AttributeChanges { mtime, atime: stored.atime, ..AttributeChanges::default() };
+        Ok(attributes_of(Some(&info), kind, &set, None))
     }
 
     async fn take_back(&self, made: Vec<ObjectKey>) {

@@ -72,7 +72,7 @@ mod tests {
     use crate::types::Ino;
 
     fn mount(store: Arc<dyn ObjectStore>, journal: &Path) -> Namespace {
-        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
+        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755, posix: false };
         let limits = NamespaceLimits::default();
         Namespace::new(store, "", defaults, limits, Clock::system(), Some(journal.to_owned()))
     }

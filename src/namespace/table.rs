@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime};
 use super::children::Directory;
 use super::questions::{MovingInodes, Questions};
 use super::scan::Walk;
+use super::xattrs::Xattrs;
 use super::{AttributeChanges, NodeKind};
 use crate::store::KEYS_PER_REQUEST_MAX;
 use crate::types::{Ino, ObjectInfo, ObjectVersion};
@@ -50,6 +51,12 @@ pub(super) struct Row {
     pub(super) opened: Option<ObjectVersion>,
     /// When the row was made: the times of a directory, of which S3 knows none.
     pub(super) made: SystemTime,
+    /// The last change of attributes, or of a directory's names, that was made here.
+    pub(super) touched: Option<SystemTime>,
+    /// Extended attributes that were set here and are not in the object's metadata yet: all of them.
+    pub(super) xattrs: Option<Arc<Xattrs>>,
+    /// The metadata in `object` may be older than the object is.
+    pub(super) metadata_is_old: bool,
 }
 
 /// The object of an unlinked file that is still open.
@@ -76,6 +83,8 @@ pub(super) struct Table {
     /// Inodes whose keys are being moved, with the number of renames that move them.
     pub(super) moving: MovingInodes,
     pub(super) questions: Arc<Questions>,
+    /// Attributes are what objects say of themselves.
+    pub(super) posix: bool,
 }
 
 /// What S3 says of a name.
@@ -87,6 +96,8 @@ pub(super) enum Found {
     Directory {
         /// Whether its marker was seen.
         marker: bool,
+        /// The marker object, or that there is none, where that was asked for.
+        own: Option<Option<ObjectInfo>>,
     },
 }
 
@@ -97,10 +108,18 @@ impl Found {
             Self::Directory { .. } => NodeKind::Directory,
         }
     }
+
+    /// Whether it says which kind it is; a listing only tells directories from all others.
+    pub(super) fn tells_kind(&self) -> bool {
+        match self {
+            Self::File(info) => info.metadata.is_some(),
+            Self::Directory { .. } => true,
+        }
+    }
 }
 
 impl Table {
-    pub(super) fn new(now: Instant, made: SystemTime) -> Self {
+    pub(super) fn new(now: Instant, made: SystemTime, posix: bool) -> Self {
         let mut table = Self {
             rows: HashMap::new(),
             directories: HashMap::new(),
@@ -109,6 +128,7 @@ impl Table {
             changes: 0,
             moving: MovingInodes::new(),
             questions: Arc::default(),
+            posix,
         };
         let root = table.next_ino();
         table.insert_row(root, Ino::ROOT, "".into(), NodeKind::Directory, now, made);
@@ -157,6 +177,9 @@ impl Table {
             target: None,
             opened: None,
             made,
+            touched: None,
+            xattrs: None,
+            metadata_is_old: false,
         };
         self.rows.insert(ino, row);
         ino
@@ -183,6 +206,17 @@ impl Table {
         self.link_as(entry.ino, parent, name, entry.kind, listing.began, listing.made);
         self.row_mut(entry.ino).object = entry.object;
         Some(entry.ino)
+    }
+
+    /// A name in a directory was made or went, here.
+    pub(super) fn touch(&mut self, directory: Ino, at: SystemTime) {
+        if let Some(row) = self.rows.get_mut(&directory) {
+            row.touched = Some(at);
+            row.set.mtime = None;
+        }
+        if let Some(directory) = self.directories.get_mut(&directory) {
+            directory.touched = Some(at);
+        }
     }
 
     /// Stamps a local change.
@@ -286,95 +320,6 @@ impl Table {
         directory.children.insert(name, ino);
     }
 
-    /// What S3 said of a name at count `asked`: makes or mends the child. `None` if a later local change wins and left no
-    /// name; the boolean says whether a name that was told differently was changed.
-    pub(super) fn learn(
-        &mut self,
-        parent: Ino,
-        name: &str,
-        found: &Found,
-        asked: u64,
-        now: Instant,
-        made: SystemTime,
-    ) -> Option<(Ino, bool)> {
-        let directory = self.directories.get(&parent)?;
-        if directory.removed.get(name).is_some_and(|&removed| removed > asked) {
-            return directory.children.get(name).map(|&ino| (ino, false));
-        }
-        // An unlinked file whose object waits for its last close is still in S3, and has no name here.
-        if let Found::File(info) = found
-            && self.deferred.values().any(|gone| gone.info.version == info.version)
-        {
-            return directory.children.get(name).map(|&ino| (ino, false));
-        }
-        let mut replaced = false;
-        if let Some(&ino) = directory.children.get(name) {
-            let is_moving = self.moving.contains_key(&ino);
-            let row = self.row_mut(ino);
-            if row.changed > asked || row.unpublished || is_moving {
-                return Some((ino, false));
-            }
-            if row.kind == found.kind() || (row.kind == NodeKind::Symlink && found.kind() == NodeKind::File) {
-                self.confirm(ino, found, now);
-                return Some((ino, false));
-            }
-            self.unlink(ino);
-            replaced = true;
-        }
-        let ino = self.link(parent, name, found.kind(), now, made);
-        self.confirm(ino, found, now);
-        Some((ino, replaced))
-    }
-
-    /// S3 confirmed an inode, asked at `now`.
-    pub(super) fn confirm(&mut self, ino: Ino, found: &Found, now: Instant) {
-        let row = self.row_mut(ino);
-        row.seen = row.seen.max(now);
-        match found {
-            Found::File(info) => {
-                // A listing has no metadata; what an earlier answer brought for the same version still holds.
-                let known = row.object.take().filter(|known| known.version == info.version);
-                let mut info = info.clone();
-                if let Some(known) = known {
-                    info.metadata = info.metadata.or(known.metadata);
-                    info.content_type = info.content_type.or(known.content_type);
-                } else {
-                    row.set = AttributeChanges { mtime: None, atime: None, ..row.set };
-                }
-                row.object = Some(info);
-            }
-            Found::Directory { marker } => {
-                if *marker {
-                    self.directories.entry(ino).or_default().marker = true;
-                }
-            }
-        }
-    }
-
-    /// S3 said at count `asked` that a name does not exist. Says whether a name that was told was dropped.
-    pub(super) fn learn_absent(&mut self, parent: Ino, name: &str, asked: u64, now: Instant) -> bool {
-        let Some(directory) = self.directories.get_mut(&parent) else { return false };
-        if let Some(&ino) = directory.children.get(name) {
-            let is_moving = self.moving.contains_key(&ino);
-            let row = self.row_mut(ino);
-            if row.changed > asked || row.unpublished || row.written.is_some() || is_moving {
-                return false;
-            }
-            self.unlink(ino);
-            self.note_absent(parent, name, now);
-            return true;
-        }
-        self.note_absent(parent, name, now);
-        false
-    }
-
-    fn note_absent(&mut self, parent: Ino, name: &str, now: Instant) {
-        if let Some(directory) = self.directories.get_mut(&parent) {
-            directory.take(name);
-            directory.note_absent(name.into(), now);
-        }
-    }
-
     /// Lets a row go that nobody refers to.
     pub(super) fn drop_if_unused(&mut self, ino: Ino) {
         let Some(row) = self.rows.get(&ino) else { return };
@@ -427,6 +372,7 @@ impl Table {
                 directory.listed = None;
             }
             directory.walk = Walk::default();
+            directory.own = None;
             directory.listing = Weak::new();
             directory.older.clear();
             waiting.extend(directory.children.values());

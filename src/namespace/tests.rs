@@ -14,7 +14,7 @@ fn clock() -> Clock {
 
 /// All names of a store, with ordinary owners and limits.
 pub(super) fn whole(store: Arc<dyn ObjectStore>, clock: Clock) -> Namespace {
-    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
+    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755, posix: false };
     Namespace::new(store, "", defaults, NamespaceLimits::default(), clock, None)
 }
 

@@ -212,6 +212,13 @@ impl Writer {
         self.0.state.lock().rest_on(info);
     }
 
+    /// The object was copied onto itself with other attributes: rest on the copy, and carry these from now on.
+    pub fn copied(&self, info: &ObjectInfo, attributes: ObjectAttributes) {
+        let mut state = self.0.state.lock();
+        state.rest_on(info);
+        state.attributes = attributes;
+    }
+
     /// The whole content of another object becomes the content of this still empty file, copied by the server when it is
     /// published. False if the file is not empty.
     pub fn adopt(&self, info: &ObjectInfo) -> bool {

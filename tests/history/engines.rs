@@ -23,7 +23,7 @@ pub const METADATA_TTL: Duration = Duration::from_secs(1);
 pub fn build(store: &Arc<dyn ObjectStore>, clock: &Clock, little_memory: bool) -> Arc<FileSystem> {
     let metrics = Arc::new(Metrics::default());
     let pages = PagePool::new(16 * PAGE_BYTES);
-    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
+    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755, posix: false };
     let limits = NamespaceLimits { metadata_ttl: METADATA_TTL, ..NamespaceLimits::default() };
     let namespace = Namespace::new(Arc::clone(store), "", defaults, limits, clock.clone(), None);
     let read_limits = ReadLimits { cache_bytes: 4 << 20, in_flight_bytes: 8 << 20, ..ReadLimits::default() };

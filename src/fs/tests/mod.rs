@@ -66,7 +66,7 @@ impl Mount {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
         let metrics = Arc::new(Metrics::default());
         let pages = PagePool::new(16 * PAGE_BYTES);
-        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
+        let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755, posix: false };
         let names = NamespaceLimits { metadata_ttl: TTL, ..NamespaceLimits::default() };
         let namespace = Namespace::new(store.clone(), "", defaults, names, clock.clone(), None);
         let read = ReadEngine::new(store.clone(), pages.clone(), ReadLimits::default(), metrics.clone());

@@ -109,14 +109,14 @@ impl Taking<'_> {
                 Some(Meaning::Marker) => marker = true,
                 // Without a delimiter's answer there are no keys below; a server that sends some is understood.
                 Some(Meaning::Directory(name)) => {
-                    found.insert(name.to_owned(), (Found::Directory { marker: false }, asked));
+                    found.insert(name.to_owned(), (Found::Directory { marker: false, own: None }, asked));
                 }
                 Some(Meaning::Hidden) | None => {}
             }
         }
         for prefix in page.common_prefixes.iter().filter(|prefix| range.holds(prefix)) {
             if let Some(Meaning::Directory(name)) = keys::meaning(&self.listing.prefix, prefix) {
-                found.insert(name.to_owned(), (Found::Directory { marker: false }, asked));
+                found.insert(name.to_owned(), (Found::Directory { marker: false, own: None }, asked));
             }
         }
         let last = ends.continuation.is_none() && ends.last.as_deref().is_none_or(|last| range.holds(last));

@@ -18,6 +18,8 @@ pub fn facts() -> Vec<Fact> {
         shared!(a_time_set_right_after_close_survives_a_rename),
         shared!(touch_sets_the_time),
         shared!(writing_moves_the_time),
+        shared!(the_time_of_a_directory_moves_with_its_names),
+        shared!(an_unlinked_open_file_has_no_links),
         shared!(the_time_of_a_foreign_object_is_its_last_modified).on(S3),
         shared!(chmod_succeeds_and_shows),
         shared!(chown_succeeds_and_shows),
@@ -73,6 +75,40 @@ fn writing_moves_the_time(p: &Place) -> Outcome {
     sys::set_times(&p.path("f"), (5, 0), (5, 0))?;
     File::options().append(true).open(p.path("f"))?.write_all(b"y")?;
     assert!(fs::metadata(p.path("f"))?.mtime() >= before);
+    Ok(())
+}
+
+fn the_time_of_a_directory_moves_with_its_names(p: &Place) -> Outcome {
+    // Python's import system, among others, looks into a directory anew only when its time has moved.
+    fs::create_dir_all(p.path("d/below"))?;
+    p.write("d/old", "x")?;
+    let changes: [(&str, &dyn Fn() -> std::io::Result<()>); 6] = [
+        ("a new file", &|| p.write("d/new", "x").map(|_| ())),
+        ("a new directory", &|| fs::create_dir(p.path("d/e"))),
+        ("a name that goes", &|| fs::remove_file(p.path("d/old"))),
+        ("a directory that goes", &|| fs::remove_dir(p.path("d/e"))),
+        ("a name that leaves", &|| fs::rename(p.path("d/new"), p.path("elsewhere"))),
+        ("a name that comes", &|| fs::rename(p.path("elsewhere"), p.path("d/back"))),
+    ];
+    for (what, change) in changes {
+        let before = fs::metadata(p.path("d"))?.modified()?;
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        change()?;
+        assert!(fs::metadata(p.path("d"))?.modified()? > before, "{what} does not show in the directory's time");
+    }
+    sys::set_times(&p.path("d"), (1, 0), (2, 0))?;
+    assert_eq!(fs::metadata(p.path("d"))?.mtime(), 2);
+    p.write("d/last", "x")?;
+    assert!(fs::metadata(p.path("d"))?.mtime() > 2);
+    Ok(())
+}
+
+fn an_unlinked_open_file_has_no_links(p: &Place) -> Outcome {
+    let path = p.write("f", "x")?;
+    let file = File::open(&path)?;
+    assert_eq!(file.metadata()?.nlink(), 1);
+    fs::remove_file(path)?;
+    assert_eq!(file.metadata()?.nlink(), 0);
     Ok(())
 }
 

@@ -20,6 +20,7 @@ mod locks;
 mod maps;
 mod names;
 mod passthrough;
+mod posix;
 mod pressure;
 mod ranges;
 mod readers;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Fact> {
         maps::facts(),
         locks::facts(),
         attributes::facts(),
+        posix::facts(),
         rename::facts(),
         unlink::facts(),
         versions::facts(),

@@ -23,7 +23,7 @@ pub fn facts() -> Vec<Fact> {
     ]
 }
 
-fn has(program: &str) -> bool {
+pub(super) fn has(program: &str) -> bool {
     find(program, &[]).is_some()
 }
 

@@ -34,7 +34,7 @@ pub fn mount(store: &MemoryStore, dir: &Path, state: &Path) -> Outcome {
     let _runtime = runtime().enter();
     let store: Arc<dyn s3mount::store::ObjectStore> = Arc::new(store.clone());
     let (metrics, clock, pages) = (Arc::new(Metrics::default()), Clock::system(), PagePool::new(256 << 20));
-    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
+    let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755, posix: false };
     let limits = NamespaceLimits::default();
     fs::create_dir_all(state)?;
     let namespace = Namespace::new(Arc::clone(&store), "", defaults, limits, clock.clone(), Some(state.to_owned()));

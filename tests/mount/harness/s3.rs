@@ -57,6 +57,7 @@ fn decoded(key: &str) -> Outcome<String> {
 pub struct Head {
     pub size_bytes: u64,
     pub content_type: String,
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// One bucket, or the folder that stands for it.
@@ -102,6 +103,19 @@ impl Bucket {
         }
     }
 
+    /// Writes an object that says something of itself.
+    pub fn put_with(&self, key: &str, bytes: &[u8], metadata: &[(&str, &str)]) -> Outcome {
+        let Self::S3 { client, name } = self else { return Err(Failure("a folder keeps no metadata".into())) };
+        let mut put = client.put_object().bucket(name).key(key).body(ByteStream::from(bytes.to_vec()));
+        for (name, value) in metadata {
+            put = put.metadata(*name, *value);
+        }
+        match block_on(put.send()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure(format!("PUT {key}: {}", aws_sdk_s3::error::DisplayErrorContext(error)))),
+        }
+    }
+
     /// Writes many objects side by side, each holding its own key.
     pub fn put_many(&self, keys: &[String]) -> Outcome {
         match self {
@@ -137,12 +151,14 @@ impl Bucket {
             Self::Folder(root) => Ok(fs::metadata(root.join(key)).ok().map(|m| Head {
                 size_bytes: if m.is_dir() { 0 } else { m.len() },
                 content_type: if m.is_dir() { "application/x-directory".into() } else { String::new() },
+                metadata: BTreeMap::new(),
             })),
             Self::S3 { client, name } => block_on(async {
                 match client.head_object().bucket(name).key(key).send().await {
                     Ok(answer) => Ok(Some(Head {
                         size_bytes: u64::try_from(answer.content_length().unwrap_or(0)).unwrap_or(0),
                         content_type: answer.content_type().unwrap_or_default().to_owned(),
+                        metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
                     })),
                     Err(error) if error.raw_response().is_some_and(|r| r.status().as_u16() == 404) => Ok(None),
                     Err(error) => {
