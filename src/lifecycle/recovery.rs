@@ -14,9 +14,11 @@ use crate::store::ObjectStore;
 use crate::store::s3::connect;
 use crate::write::{Journal, Kept, KeptId, WriteEngine, recover};
 
-/// One bucket's journal.
+/// The journal of one bucket and prefix.
 struct Place {
     bucket: String,
+    /// What the keys of its mounts begin with: more may not be permitted.
+    prefix: String,
     dir: PathBuf,
     journal: Journal,
 }
@@ -41,8 +43,10 @@ fn places(root: &Path) -> Vec<Place> {
     dirs.sort();
     let open = |dir: PathBuf| {
         let source = std::fs::read_to_string(dir.join("bucket")).ok()?;
-        let bucket = source.split('/').next()?.trim().to_owned();
-        Some(Place { bucket, journal: Journal::open(&dir).ok()?, dir })
+        let source = source.strip_suffix('\n').unwrap_or(&source);
+        let (bucket, prefix) = source.split_once('/').unwrap_or((source, ""));
+        let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+        Some(Place { bucket, prefix, journal: Journal::open(&dir).ok()?, dir })
     };
     dirs.into_iter().filter_map(open).collect()
 }
@@ -69,8 +73,9 @@ fn in_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
     runtime.map_err(|error| Failure::system(format!("no threads can be made: {error}")))?.block_on(work)
 }
 
-async fn store(s3: &S3Config, bucket: &str) -> Result<Arc<dyn ObjectStore>, Failure> {
-    let settings = s3_settings(s3, bucket, "", false, &Surroundings::look().await);
+/// Reaches the bucket of a journal as its mount did. What does not publish is `read_only`: nothing is probed by writing.
+async fn store(s3: &S3Config, place: &Place, read_only: bool) -> Result<Arc<dyn ObjectStore>, Failure> {
+    let settings = s3_settings(s3, &place.bucket, &place.prefix, read_only, &Surroundings::look().await);
     connect(&settings, Arc::new(Metrics::default())).await.map_err(|error| connect_failure(&error))
 }
 
@@ -100,7 +105,7 @@ pub fn discard(root: &Path, s3: &S3Config, id: &str) -> Result<Option<String>, F
     let mut left = None;
     if kept.intent.as_ref().is_some_and(|intent| intent.upload.is_some()) {
         let aborted = in_runtime(async {
-            let store = store(s3, &place.bucket).await?;
+            let store = store(s3, &place, true).await?;
             recover::abort(&*store, &kept).await.map_err(|error| Failure::system(error.to_string()))
         });
         left = aborted.err().map(|error| {
@@ -111,15 +116,16 @@ pub fn discard(root: &Path, s3: &S3Config, id: &str) -> Result<Option<String>, F
     Ok(left)
 }
 
-/// Writes something kept, whole, to a local file; it stays kept.
+/// Writes something kept, whole, to a local file; it stays kept. S3 is asked only where bytes of the object are needed that it
+/// was written over.
 ///
 /// # Errors
 /// See [`recover::RecoverError`].
 pub fn export(root: &Path, s3: &S3Config, id: &str, path: &Path, holes: bool) -> Result<(), Failure> {
     let (place, kept) = find(root, id)?;
     in_runtime(async {
-        let store = store(s3, &place.bucket).await?;
-        recover::export(&*store, &kept, path, holes).await.map_err(|error| failed(id, &error))
+        let base = if recover::needs_base(&kept) { Some(store(s3, &place, true).await?) } else { None };
+        recover::export(base.as_deref(), &kept, path, holes).await.map_err(|error| failed(id, &error))
     })
 }
 
@@ -130,7 +136,7 @@ pub fn export(root: &Path, s3: &S3Config, id: &str, path: &Path, holes: bool) ->
 pub fn push(root: &Path, s3: &S3Config, id: &str, force: bool) -> Result<String, Failure> {
     let (place, kept) = find(root, id)?;
     in_runtime(async {
-        let store = store(s3, &place.bucket).await?;
+        let store = store(s3, &place, false).await?;
         let mut engine = WriteEngine::new(
             Arc::clone(&store),
             PagePool::new(0),

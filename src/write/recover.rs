@@ -96,12 +96,22 @@ fn from_base(intent: &Intent) -> Vec<ByteRange> {
     written(intent).gaps(ByteRange::new(0, base.shown_bytes.min(intent.size_bytes)))
 }
 
-/// Writes the whole file as it would have become to `path`, which must not exist. With `holes` the bytes of a base object
-/// that is gone are left as zeros.
+/// Whether an export has to read from the object that the bytes were written over.
+pub fn needs_base(kept: &Kept) -> bool {
+    kept.intent.as_ref().is_some_and(|intent| intent.upload.is_none() && !from_base(intent).is_empty())
+}
+
+/// Writes the whole file as it would have become to `path`, which must not exist. `store` may be left out where nothing
+/// [`needs_base`]. With `holes` the bytes of a base object that is gone are left as zeros.
 ///
 /// # Errors
 /// See [`RecoverError`]; the kept bytes stay.
-pub async fn export(store: &dyn ObjectStore, kept: &Kept, path: &Path, holes: bool) -> Result<(), RecoverError> {
+pub async fn export(
+    store: Option<&dyn ObjectStore>,
+    kept: &Kept,
+    path: &Path,
+    holes: bool,
+) -> Result<(), RecoverError> {
     let intent = kept.intent.as_ref().ok_or(RecoverError::Torn)?;
     kept.verify()?;
     if intent.upload.is_some() {
@@ -117,7 +127,7 @@ pub async fn export(store: &dyn ObjectStore, kept: &Kept, path: &Path, holes: bo
 }
 
 async fn write_out(
-    store: &dyn ObjectStore,
+    store: Option<&dyn ObjectStore>,
     intent: &Intent,
     kept: &Kept,
     file: &File,
@@ -132,6 +142,7 @@ async fn write_out(
     if let Some(base) = &intent.base {
         let base = info_of(base);
         for range in from_base(intent) {
+            let store = store.ok_or(RecoverError::BaseGone)?;
             match fetch(store, &base, range).await {
                 Ok(chunks) => file.write_all_at(&joined(chunks), range.start)?,
                 Err(WriteError::Stale) if holes => {}

@@ -12,6 +12,7 @@ mod instance_disk;
 mod mounting;
 mod package;
 mod printing;
+mod recovering;
 mod remounting;
 mod systemd;
 mod units;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         instance_disk::FACTS,
         documents::FACTS,
         printing::FACTS,
+        recovering::FACTS,
         package::FACTS,
     ]
     .concat();

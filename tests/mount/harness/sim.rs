@@ -96,6 +96,7 @@ impl Sim {
                 expired_keys: faults.expired_keys.clone(),
                 clock_ahead_seconds: faults.clock_ahead_seconds,
                 denied: faults.denied.iter().map(|&operation| operation.to_owned()).collect(),
+                listed_prefix: String::new(),
             },
         });
     }

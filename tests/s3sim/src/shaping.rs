@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{EXPIRED_TOKEN, Refusal, TIME_TOO_SKEWED};
+use crate::answer::{ACCESS_DENIED, EXPIRED_TOKEN, Refusal, TIME_TOO_SKEWED};
 use crate::call::Call;
 
 /// Requests that the log keeps.
@@ -49,6 +49,8 @@ pub struct Faults {
     pub ignore_conditions: bool,
     /// Operations that are answered 403 AccessDenied.
     pub denied: Vec<String>,
+    /// What is listed must begin with this, as a policy with a condition on `s3:prefix` has it; else 403 AccessDenied.
+    pub listed_prefix: String,
     /// Access keys that are answered 400 ExpiredToken.
     pub expired_keys: Vec<String>,
     /// The clock of the endpoint is so many seconds ahead of the machine's; requests dated over 15 minutes off are refused.
@@ -190,10 +192,14 @@ impl Shaping {
         self.0.lock().config.faults.ignore_conditions
     }
 
-    /// What is wrong with who signed a request, or when.
+    /// What is wrong with who signed a request, or when, or with what they ask for.
     pub fn doubt(&self, call: &Call) -> Option<Refusal> {
         let state = self.0.lock();
         let faults = &state.config.faults;
+        let prefix = call.query.get("prefix").map_or("", String::as_str);
+        if call.operation == "ListObjectsV2" && !prefix.starts_with(&faults.listed_prefix) {
+            return Some(ACCESS_DENIED);
+        }
         if call.access_key().is_some_and(|key| faults.expired_keys.iter().any(|expired| expired == key)) {
             return Some(EXPIRED_TOKEN);
         }
