@@ -33,19 +33,41 @@ pub fn socket_paths(device: u64) -> Vec<PathBuf> {
     dirs.into_iter().map(|dir| dir.join(&name)).collect()
 }
 
-/// Opens the first of these sockets that somebody serves.
+/// Opens the first of these sockets that a process of ours serves.
 ///
 /// # Errors
-/// What the first of them said, if none is served.
+/// What the first of them said, if none is served; before that, that somebody else is in our daemon's place.
 pub fn connect(paths: &[PathBuf]) -> io::Result<std::os::unix::net::UnixStream> {
-    let mut refused = None;
+    let mut refused: Option<io::Error> = None;
     for path in paths {
-        match std::os::unix::net::UnixStream::connect(path) {
+        match connect_to_ours(path) {
             Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                refused = refused.filter(|first| first.kind() == error.kind()).or(Some(error));
+            }
             Err(error) => refused = refused.or(Some(error)),
         }
     }
     Err(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+}
+
+/// Anybody may make the directory in /tmp before the daemon does, and answer in its place.
+fn connect_to_ours(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+    if let Some(dir) = path.parent() {
+        check_private(dir)?;
+    }
+    let stream = std::os::unix::net::UnixStream::connect(path)?;
+    check_peer(&stream, nix::unistd::geteuid())?;
+    Ok(stream)
+}
+
+/// Fails unless the other end was made by a process of `user` (SO_PEERCRED, unix(7)).
+fn check_peer(stream: &std::os::unix::net::UnixStream, user: nix::unistd::Uid) -> io::Result<()> {
+    let peer = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)?.uid();
+    if peer == user.as_raw() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {peer} is in the place of our daemon")))
 }
 
 /// A client that waits for the end of the mount.
@@ -215,6 +237,34 @@ mod tests {
         std::fs::remove_dir_all(scratch.path().join("runtime")).expect("removed");
         let answer = tokio::task::spawn_blocking(move || ask(&paths)).await.expect("no panic").expect("an answer");
         assert!(answer.contains("serving"), "{answer}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_else_could_answer_for_a_daemon_is_not_asked() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let paths = ["open", "ours"].map(|dir| scratch.path().join(dir).join("0-7.sock"));
+        let _served = serve(&paths, &a_status(), &mpsc::channel(1).0);
+        let ask = |paths: Vec<PathBuf>| tokio::task::spawn_blocking(move || super::tests::ask(&paths));
+        let open = scratch.path().join("open");
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let refused = ask(vec![paths[0].clone()]).await.expect("no panic").expect_err("others may come in");
+        assert!(refused.to_string().contains("is not ours alone"), "{refused}");
+        // A link may lead to a directory of ours and be changed by whoever made it.
+        let link = scratch.path().join("link");
+        std::os::unix::fs::symlink(scratch.path().join("ours"), &link).expect("a link");
+        let refused = ask(vec![link.join("0-7.sock")]).await.expect("no panic").expect_err("it is a link");
+        assert!(refused.to_string().contains("is not ours alone"), "{refused}");
+        // The next place is asked all the same.
+        let answer = ask(paths.to_vec()).await.expect("no panic").expect("an answer");
+        assert!(answer.contains("serving"), "{answer}");
+        // Without an answer it is said that somebody is in the way, not that nobody is there.
+        let nowhere = scratch.path().join("nowhere/0-7.sock");
+        let refused = ask(vec![nowhere, paths[0].clone()]).await.expect("no panic").expect_err("nobody of ours");
+        assert!(refused.to_string().contains("is not ours alone"), "{refused}");
+        let ours = std::os::unix::net::UnixStream::connect(&paths[1]).expect("it is served");
+        let somebody = nix::unistd::Uid::from_raw(nix::unistd::geteuid().as_raw() + 1);
+        assert!(check_peer(&ours, nix::unistd::geteuid()).is_ok());
+        assert!(check_peer(&ours, somebody).is_err());
     }
 
     #[tokio::test]
