@@ -6,6 +6,7 @@
 //! `list_uploads` finds it. Invariant: a conditional write or a Complete answers success only if the server said so or
 //! the object was seen to be ours, and a definite refusal only if no earlier try may have been the cause.
 
+mod deletes;
 mod policy;
 mod settle;
 #[cfg(test)]
@@ -261,26 +262,7 @@ impl ObjectStore for RetryStore {
     }
 
     async fn delete_many(&self, keys: Vec<ObjectKey>) -> StoreResult<Vec<(ObjectKey, StoreError)>> {
-        let mut attempts = self.attempts(RequestKind::DeleteMany, keys.first().map_or("", ObjectKey::as_str), 0);
-        let (mut left, mut failed) = (keys.clone(), Vec::new());
-        loop {
-            match attempts.run(self.inner.delete_many(left.clone())).await {
-                Err(error) => attempts.pause(error).await?,
-                Ok(refused) => {
-                    let (retryable, definite): (Vec<_>, Vec<_>) =
-                        refused.into_iter().partition(|(_, error)| error.is_retryable());
-                    failed.extend(definite);
-                    let Some((_, error)) = retryable.first().cloned() else { return Ok(failed) };
-                    // The request went through, and some of its keys did not: those are a try that failed.
-                    attempts.failures += 1;
-                    if attempts.pause(error).await.is_err() {
-                        failed.extend(retryable);
-                        return Ok(failed);
-                    }
-                    left = retryable.into_iter().map(|(key, _)| key).collect();
-                }
-            }
-        }
+        self.delete_all(keys).await
     }
 
     async fn copy(&self, request: CopyRequest) -> StoreResult<ObjectInfo> {

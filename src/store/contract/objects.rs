@@ -20,6 +20,7 @@ name_facts!(
     a_get_of_a_version_that_is_known_is_not_modified,
     deleting_what_is_not_there_succeeds,
     many_are_deleted_at_once,
+    a_key_that_xml_cannot_name_is_deleted_with_the_others,
     a_copy_keeps_bytes_and_attributes,
     a_copy_may_replace_attributes,
     a_copy_of_a_changed_source_fails,
@@ -143,6 +144,22 @@ async fn many_are_deleted_at_once(bed: Bed) {
     assert!(!bed.is_there("a").await && !bed.is_there("b & <c>").await && !bed.is_there("d/e").await);
     assert!(bed.is_there("kept").await);
     assert!(bed.store.delete_many(Vec::new()).await.expect("nothing to do").is_empty());
+}
+
+async fn a_key_that_xml_cannot_name_is_deleted_with_the_others(bed: Bed) {
+    if bed.quirks.refuses_odd_keys {
+        return;
+    }
+    let names = ["a", "bell \u{7}", "\u{1}", "\u{b}\u{1f}", "tab\tand return\r", "\u{ffff}", "z"];
+    for name in names {
+        bed.put(name, b"x").await;
+    }
+    let keys = names.map(|name| bed.key(name)).to_vec();
+    let failed = bed.store.delete_many(keys).await.expect("all are deleted");
+    assert!(failed.is_empty(), "{failed:?}");
+    for name in names {
+        assert!(!bed.is_there(name).await, "{name:?}");
+    }
 }
 
 async fn a_copy_keeps_bytes_and_attributes(bed: Bed) {

@@ -222,3 +222,24 @@ async fn a_network_that_is_away_is_an_error_only_at_the_deadline() {
         began.elapsed()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_refused_whole_is_deleted_in_smaller_ones() {
+    let bench = bench();
+    let keys: Vec<ObjectKey> = (0..8).map(|n| ObjectKey::from(format!("k{n}").as_str())).collect();
+    for key in &keys {
+        bench.memory.put_directly(key.as_str(), "x");
+    }
+    // The whole, its first half, and so on down to the one that is bad; the rest goes in batches.
+    let malformed = Fault::Before(StoreError::BadKey("MalformedXML".into()));
+    bench.faults.add(Rule::new(malformed).on(RequestKind::DeleteMany).times(4));
+    assert!(bench.store.delete_many(keys.clone()).await.expect("they are deleted").is_empty());
+    for key in &keys {
+        assert!(matches!(bench.memory.head(key).await, Err(StoreError::NotFound)), "{key:?}");
+    }
+    // What is not about the keys is not asked again key by key.
+    bench.faults.add(Rule::new(Fault::Before(StoreError::Fatal("no".into()))).on(RequestKind::DeleteMany));
+    let injected = bench.faults.injected();
+    bench.store.delete_many(keys).await.expect_err("it is refused");
+    assert_eq!(bench.faults.injected() - injected, 1);
+}

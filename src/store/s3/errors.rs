@@ -207,6 +207,8 @@ pub(super) fn classify(asked: Asked<'_>, refusal: Refusal<'_>) -> StoreError {
         "PreconditionFailed" => StoreError::PreconditionFailed,
         "ConditionalRequestConflict" => StoreError::Conflict,
         "InvalidRange" => range_error(refusal),
+        // Nothing but keys is in its XML.
+        "MalformedXML" if asked.kind == RequestKind::DeleteMany => StoreError::BadKey(detail),
         "KeyTooLongError"
         | "InvalidURI"
         | "InvalidObjectName"

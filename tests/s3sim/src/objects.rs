@@ -243,9 +243,19 @@ pub(crate) fn delete(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal
     Ok(if endpoint.shaping.is_versioned() { answer.with("x-amz-delete-marker", "true") } else { answer })
 }
 
+/// What cannot be in XML 1.0.
+fn is_forbidden(letter: char) -> bool {
+    matches!(letter, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
+}
+
 /// DeleteObjects.
 pub(crate) fn delete_many(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> {
-    let keys = elements(&call.text(), "Key");
+    let text = call.text();
+    let keys = elements(&text, "Key");
+    // Neither raw nor as a reference (XML 1.0, "Characters").
+    if text.contains(is_forbidden) || keys.iter().any(|key| key.contains(is_forbidden)) {
+        return Err(MALFORMED);
+    }
     if keys.is_empty() || keys.len() > 1000 {
         return Err(MALFORMED);
     }
