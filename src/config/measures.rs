@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// More than any machine has, and little enough to be reckoned with.
+const SIZE_BYTES_MAX: f64 = (1_u64 << 60) as f64;
+/// Longer than any mount lives, and short enough to be added to any time.
+const DURATION_SECONDS_MAX: f64 = 100.0 * 365.0 * 86_400.0;
+
 /// A size such as `512MiB`, `4G` or `1048576`. Both `G` and `GiB` are 2^30 bytes, `GB` is 10^9.
 pub(super) fn size_bytes(text: &str) -> Option<u64> {
     let (number, unit) = parted(text)?;
@@ -18,7 +23,7 @@ pub(super) fn size_bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bytes = number * factor as f64;
-    (bytes.is_finite() && bytes >= 0.0).then_some(bytes as u64)
+    (0.0..SIZE_BYTES_MAX).contains(&bytes).then_some(bytes as u64)
 }
 
 /// A time such as `500ms`, `10s`, `5m`, `1h` or `0`; seconds without a unit.
@@ -32,7 +37,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         "d" => number * 86_400.0,
         _ => return None,
     };
-    Duration::try_from_secs_f64(seconds).ok()
+    Duration::try_from_secs_f64(seconds).ok().filter(|_| seconds <= DURATION_SECONDS_MAX)
 }
 
 /// Permission bits such as `644` or `0o755`.
@@ -63,6 +68,7 @@ mod tests {
             ("MiB", None),
             ("5 apples", None),
             ("-1", None),
+            ("17179869184GiB", None),
         ] {
             assert_eq!(size_bytes(text), bytes, "{text}");
         }
@@ -76,6 +82,8 @@ mod tests {
             ("5m", Some(Duration::from_secs(300))),
             ("0", Some(Duration::ZERO)),
             ("soon", None),
+            ("36500d", Some(Duration::from_secs(36_500 * 86_400))),
+            ("150000000000000d", None),
         ] {
             assert_eq!(duration(text), time, "{text}");
         }

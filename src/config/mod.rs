@@ -99,7 +99,7 @@ pub struct MountConfig {
     pub bucket: String,
     /// What all keys begin with: empty, or ending in `/`.
     pub prefix: String,
-    /// Directory to mount on, as typed.
+    /// Directory to mount on, as typed; every other path here is absolute.
     pub dir: PathBuf,
     /// Stay in the foreground.
     pub foreground: bool,
@@ -147,6 +147,9 @@ pub struct MountConfig {
     pub state_dir: Option<PathBuf>,
 }
 
+/// Most uploads in flight that can be asked for: as many connections to S3, each with a part in memory. The largest instances
+/// reach 100 Gbit/s with less than two hundred.
+const UPLOADS_MAX: usize = 4096;
 /// Largest part size that can be asked for: a part is sent as one request and held in memory whole.
 const PART_BYTES_MAX: u64 = 512 << 20;
 
@@ -220,8 +223,9 @@ impl MountConfig {
             write.single_put_bytes_max = part_bytes;
         }
         if let Some(uploads) = arguments.max_concurrency {
-            if uploads == 0 {
-                return Err(ConfigError::Value("max-concurrency".into(), "at least 1".into()));
+            if !(1..=UPLOADS_MAX).contains(&uploads) {
+                let why = format!("{uploads} is not between 1 and {UPLOADS_MAX}");
+                return Err(ConfigError::Value("max-concurrency".into(), why));
             }
             write.uploads_max = uploads;
         }
@@ -255,12 +259,12 @@ impl MountConfig {
                 max_concurrency: arguments.max_concurrency.is_some(),
             },
             disk_cache,
-            price_table: arguments.price_table.map(|path| std::path::absolute(&path).unwrap_or(path)),
+            price_table: arguments.price_table.map(absolute),
             budget_micro_usd_per_hour: budget(arguments.budget_usd_per_hour.as_deref())?,
             log_level: arguments.log_level.unwrap_or_else(|| "info".into()),
             log_format: arguments.log_format.unwrap_or_default(),
-            log_file: arguments.log_file,
-            state_dir: arguments.state_dir,
+            log_file: arguments.log_file.map(absolute),
+            state_dir: arguments.state_dir.map(absolute),
         })
     }
 }
@@ -303,6 +307,11 @@ fn memory_limit(text: Option<&str>) -> Result<u64, ConfigError> {
     Ok(bytes)
 }
 
+/// A path as it is meant where it was typed: a daemon leaves the directory of whoever called it.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
 /// The least that a disk cache can do with.
 const CACHE_BYTES_MIN: u64 = 64 << 20;
 
@@ -322,7 +331,7 @@ fn disk_cache(arguments: &MountArgs) -> Result<Option<DiskCacheConfig>, ConfigEr
     if size_bytes.is_some_and(|bytes| bytes < CACHE_BYTES_MIN) {
         return Err(ConfigError::Value("cache-size".into(), "at least 64MiB".into()));
     }
-    let dir = if is_auto { CacheDir::InstanceStore { format } } else { CacheDir::At(dir.clone()) };
+    let dir = if is_auto { CacheDir::InstanceStore { format } } else { CacheDir::At(absolute(dir.clone())) };
     Ok(Some(DiskCacheConfig { dir, size_bytes }))
 }
 
@@ -431,6 +440,29 @@ mod tests {
         assert_eq!(config.defaults.file_mode, 0o600);
         assert!(config.namespace.metadata_ttl.is_zero());
         assert_eq!(config.read.cache_bytes + config.read.in_flight_bytes + config.write.staging_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn paths_mean_what_they_meant_where_they_were_typed() {
+        let relative = ["--log-file", "l", "--state-dir", "./s", "--price-table", "p.toml", "--cache-dir", "c"];
+        let config = config(&relative).expect("good options");
+        let here = std::env::current_dir().expect("a directory");
+        assert_eq!(config.log_file, Some(here.join("l")));
+        assert_eq!(config.state_dir, Some(here.join("s")));
+        assert_eq!(config.price_table, Some(here.join("p.toml")));
+        assert_eq!(config.disk_cache.map(|cache| cache.dir), Some(CacheDir::At(here.join("c"))));
+    }
+
+    #[test]
+    fn a_limit_that_no_machine_has_is_refused() {
+        for bad in ["0", "4097", "18446744073709551615"] {
+            let refused = config(&["--max-concurrency", bad]).expect_err(bad).to_string();
+            assert_eq!(refused, format!("bad value for max-concurrency: {bad} is not between 1 and 4096"));
+        }
+        for bad in ["17179869184GiB", "99999999999999TiB"] {
+            assert!(config(&["--memory-limit", bad]).is_err(), "{bad}");
+        }
+        assert!(config(&["--metadata-ttl", "150000000000000d"]).is_err());
     }
 
     #[test]

@@ -140,10 +140,11 @@ fn host_of(rest: &str) -> Option<&str> {
 /// The region that somebody names: the settings, the environment, the profile, the instance. `None`: to be learned from
 /// the bucket. An endpoint that is not AWS knows nothing of the instance's region.
 pub(super) async fn named_region(settings: &S3Settings, endpoint: &Endpoint) -> Option<String> {
-    if let Some(region) = settings.region.clone().filter(|region| !region.is_empty()) {
+    let trimmed = |region: String| Some(region.trim().to_owned()).filter(|region| !region.is_empty());
+    if let Some(region) = settings.region.clone().and_then(trimmed) {
         return Some(region);
     }
-    let set = |name| std::env::var(name).ok().filter(|region: &String| !region.is_empty());
+    let set = |name| std::env::var(name).ok().and_then(trimmed);
     if let Some(region) = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")) {
         return Some(region);
     }
@@ -151,7 +152,8 @@ pub(super) async fn named_region(settings: &S3Settings, endpoint: &Endpoint) -> 
     if let Some(name) = &settings.profile {
         profile = profile.profile_name(name);
     }
-    let profile = aws_config::meta::region::ProvideRegion::region(&profile.build()).await.map(|it| it.to_string());
+    let profile = aws_config::meta::region::ProvideRegion::region(&profile.build()).await;
+    let profile = profile.and_then(|region| trimmed(region.to_string()));
     profile.or_else(|| settings.instance_region.clone().filter(|_| endpoint.is_aws()))
 }
 
@@ -169,6 +171,7 @@ pub(super) async fn build_client(
     region: &str,
 ) -> Result<Access, ConnectError> {
     let http = http_client(endpoint, settings.max_concurrency)?;
+    check_region(region)?;
     let credentials = (!settings.no_sign_request).then(|| Renewing::new(settings, region));
     let shared = load(region, settings.profile.as_deref(), credentials.clone()).await;
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
@@ -190,6 +193,17 @@ pub(super) async fn build_client(
         config = config.force_path_style(true);
     }
     Ok(Access { client: Client::from_conf(config.build()), credentials })
+}
+
+/// A region is written into headers and hosts; the SDK panics where it cannot be.
+fn check_region(region: &str) -> Result<(), ConnectError> {
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !region.is_empty() && region.bytes().all(letters) {
+        return Ok(());
+    }
+    Err(ConnectError::Usage(format!(
+        "{region:?} is no region such as eu-west-1: look at --region, AWS_REGION, AWS_DEFAULT_REGION and the profile"
+    )))
 }
 
 /// What all clients share; no credentials where there are none.
@@ -239,6 +253,7 @@ pub async fn service_access(
             )));
         }
     };
+    check_region(&region)?;
     let credentials = Renewing::new(settings, &region);
     let mut config = load(&region, settings.profile.as_deref(), Some(credentials.clone()))
         .await
@@ -325,6 +340,17 @@ mod tests {
         for url in ["localhost:9000", "ftp://host", "http://", "https:///x"] {
             let error = Endpoint::at("AWS_ENDPOINT_URL_CLOUDWATCH", url.into(), false).unwrap_err();
             assert!(error.is_usage() && error.to_string().starts_with("AWS_ENDPOINT_URL_CLOUDWATCH "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_region_that_no_header_takes_is_a_usage_error() {
+        for region in ["eu-west-1", "us-gov-east-1", "garage", "US_1"] {
+            assert!(check_region(region).is_ok(), "{region}");
+        }
+        for region in ["eu\nwest", "eu west", "eu-wést-1", "", "a/b"] {
+            let error = check_region(region).unwrap_err();
+            assert!(error.is_usage() && error.to_string().lines().count() == 1, "{error}");
         }
     }
 

@@ -91,6 +91,30 @@ pub(super) fn cause_of(error: &CredentialsError) -> String {
     told.strip_prefix("the credential provider was not enabled: ").map_or(told.clone(), str::to_owned)
 }
 
+/// Credentials without the blanks and newlines that files and secrets end with. The SDK writes key and token into headers, and panics
+/// where they cannot be in one.
+fn fit_for_headers(credentials: Credentials, source: &str) -> provider::Result {
+    let (key, secret) = (credentials.access_key_id(), credentials.secret_access_key());
+    let token = credentials.session_token();
+    let is_graphic = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let told = [("access key ID", Some(key)), ("secret access key", Some(secret)), ("session token", token)];
+    for (what, value) in told {
+        if value.is_some_and(|value| !is_graphic(value.trim())) {
+            return Err(CredentialsError::invalid_configuration(format!(
+                "the {what} of {source} is empty, or has blanks, line breaks or letters in it that none has: write it anew"
+            )));
+        }
+    }
+    if [Some(key), Some(secret), token].into_iter().flatten().all(|value| value.trim() == value) {
+        return Ok(credentials);
+    }
+    let mut trimmed =
+        Credentials::builder().access_key_id(key.trim()).secret_access_key(secret.trim()).provider_name("s3mount");
+    trimmed.set_session_token(token.map(|token| token.trim().to_owned()));
+    trimmed.set_expiry(credentials.expiry());
+    Ok(trimmed.build())
+}
+
 fn has_keys_in_environment() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     is_set("AWS_ACCESS_KEY_ID") && is_set("AWS_SECRET_ACCESS_KEY")
@@ -191,7 +215,8 @@ impl Renewing {
         let mut lacking: Vec<&str> = Vec::new();
         for source in &self.0.sources {
             let asked = tokio::time::timeout(LOAD_TIMEOUT, source.provider.provide_credentials()).await;
-            match asked.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(LOAD_TIMEOUT))) {
+            let asked = asked.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(LOAD_TIMEOUT)));
+            match asked.and_then(|credentials| fit_for_headers(credentials, source.name)) {
                 Ok(credentials) => {
                     let held = Held { credentials, source: source.name, loaded: self.0.clock.now() };
                     let expires = held.credentials.expiry().map(humantime::format_rfc3339_seconds);
@@ -315,6 +340,25 @@ mod tests {
         assert_eq!(bed.key().await.expect("a key"), "KEY2");
         bed.renewing.refused();
         assert_eq!(bed.key().await.expect("a key"), "KEY2");
+    }
+
+    #[tokio::test]
+    async fn keys_are_trimmed_and_what_no_header_takes_is_refused() {
+        let given = |key: &str, secret: &str, token: Option<&str>| {
+            let credentials = Credentials::new(key, secret, token.map(str::to_owned), None, "test");
+            fit_for_headers(credentials, "the environment").map_err(|error| cause_of(&error))
+        };
+        // As a secret of Kubernetes that was made with echo has them.
+        let trimmed = given("KEY\n", " secret\r\n", Some("token\n")).expect("good keys");
+        assert_eq!((trimmed.access_key_id(), trimmed.secret_access_key()), ("KEY", "secret"));
+        assert_eq!(trimmed.session_token(), Some("token"));
+        for (key, secret, token) in
+            [("K\nY", "s", None), ("", "s", None), ("K", "s t", None), ("K", "s", Some("t\n\u{e9}"))]
+        {
+            let refused = given(key, secret, token).expect_err("no header takes it");
+            assert!(refused.contains("of the environment is empty") && refused.lines().count() == 1, "{refused}");
+            assert!(!refused.contains(secret) || secret == "s", "a secret is told: {refused}");
+        }
     }
 
     #[tokio::test]
