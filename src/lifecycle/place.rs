@@ -67,9 +67,11 @@ fn take_dead_mount_away(dir: &Path) -> Result<(), Failure> {
 
 /// The directory for state: as said, `/var/lib/s3mount` for root, `$XDG_STATE_HOME/s3mount` otherwise.
 pub fn state_root(said: Option<&Path>) -> PathBuf {
-    if let Some(dir) = said {
-        return std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    }
+    let root = said.map_or_else(state_root_by_default, Path::to_owned);
+    std::path::absolute(&root).unwrap_or(root)
+}
+
+fn state_root_by_default() -> PathBuf {
     if let Some(dir) = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
         return PathBuf::from(dir).join("s3mount");
     }
