@@ -81,8 +81,9 @@ fn unmounted(call: &UnmountCall) -> Result<(), Failure> {
         refuse_to_lose(&entry)?;
     }
     if call.lazy {
+        place::detach(&entry.dir, by_root).map_err(failed)?;
         utab::remove(&entry.dir);
-        return place::detach(&entry.dir, by_root).map_err(failed);
+        return Ok(());
     }
     // Asked before the end: afterwards nobody finds the daemon by its mount.
     let steps = speak(&entry, "follow").ok();

@@ -1,4 +1,6 @@
 //! Where things go: the directory to mount on, and the root of what must survive the process.
+//!
+//! Invariant: of two that mount on one directory at the same time the second finds the first beneath it, and goes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,6 +46,14 @@ pub fn mount_point(dir: &Path) -> Result<PathBuf, Failure> {
 /// The topmost mount at a directory.
 pub fn mounted_at(dir: &Path) -> Option<MountEntry> {
     mount::mounts().into_iter().rev().find(|entry| entry.dir == dir && entry.kind != "autofs")
+}
+
+/// What somebody mounted on a directory since [`mount_point`] looked at it, and lies beneath the mount of ours with this device
+/// number: of two that start at once the kernel puts one on the other.
+pub fn beneath(dir: &Path, device: u64) -> Option<MountEntry> {
+    let mut there =
+        mount::mounts().into_iter().filter(|entry| entry.dir == dir).take_while(|entry| entry.device != device);
+    there.find(|entry| entry.kind != "autofs")
 }
 
 /// A mount whose daemon is dead answers "Transport endpoint is not connected" for ever.

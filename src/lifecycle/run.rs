@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
@@ -16,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{MountConfig, S3Config};
 use crate::export::status;
 use crate::fs::{FileSystem, FileSystemOptions};
-use crate::fuse::mount::{self, MountRequest};
+use crate::fuse::mount::{self, MountRequest, Mounted};
 use crate::fuse::session::{self, SessionOptions};
 use crate::memory::{PagePool, Spill};
 use crate::metrics::Metrics;
@@ -28,6 +29,9 @@ use crate::write::{Journal, WriteEngine};
 
 /// Read-ahead of the kernel in KiB: at 4 MiB the page cache passes 2.3 GB/s, at the default of 128 KiB 0.5-1.5.
 const READ_AHEAD_KIBIBYTES: u64 = 4096;
+/// How long, and how often, a mount that has to go tries to: whoever lies upon it is going as well.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+const LEAVE_PAUSE: Duration = Duration::from_millis(20);
 /// Pages that are kept for the next taker, in bytes: enough for a stream's window.
 const RETAINED_BYTES_MAX: u64 = 64 << 20;
 
@@ -191,6 +195,14 @@ async fn serve_here(
     };
     let (device, mounted) = mount::mount_fuse(&request).map_err(|error| mount_failure(dir, &error))?;
     let mounted = Arc::new(mounted);
+    let (major, minor) = mounted.device();
+    let device_number = libc::makedev(major as u32, minor as u32);
+    if let Some(first) = place::beneath(dir, device_number) {
+        // A connection without a daemon answers at once, with an error: whoever looks meanwhile does not hang.
+        drop(device);
+        leave(&mounted).await;
+        return Err(mounted_meanwhile(dir, &first.source));
+    }
     let options = SessionOptions {
         allow_other: config.allow_other,
         allow_root: config.allow_root,
@@ -203,7 +215,7 @@ async fn serve_here(
     let spent = budget::Watch::new(config, &clock);
     spent.begin(&metrics, &prices, &fs, clock.clone());
     let told = telling::source(fixed, config, &fs, &metrics, &prices, &spent, &clock);
-    let paths = status::socket_paths(libc::makedev(mounted.device().0 as u32, mounted.device().1 as u32));
+    let paths = status::socket_paths(device_number);
     let socket = status::serve(&paths, &told, &wishes);
     drop(wishes);
     for (path, error) in socket.iter().filter_map(|(path, socket)| Some((path, socket.as_ref().err()?))) {
@@ -260,12 +272,38 @@ async fn serve_here(
 
 fn mount_failure(dir: &Path, error: &std::io::Error) -> Failure {
     let shown = dir.display();
+    if let Some(first) = place::mounted_at(dir) {
+        return mounted_meanwhile(dir, &first.source);
+    }
     let line = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => format!("{shown} cannot be mounted on: {error}; mount as root, or own it"),
-        _ if place::mounted_at(dir).is_some() => format!("{shown} has been mounted meanwhile: {error}"),
         _ => format!("{shown} cannot be mounted: {error}"),
     };
     Failure::mount(line)
+}
+
+fn mounted_meanwhile(dir: &Path, source: &str) -> Failure {
+    let shown = dir.display();
+    Failure::mount(format!(
+        "{shown} has been mounted meanwhile ({source}): unmount it first, or take another directory"
+    ))
+}
+
+/// Takes a mount back that was never served. Where yet another one lies upon it, that one has to go first, and will.
+async fn leave(mounted: &Mounted) {
+    let end = Clock::system().now() + LEAVE_LIMIT;
+    while place::mounts().iter().any(|entry| entry.dir == mounted.dir() && is_of(mounted, entry.device)) {
+        let detached = mounted.detach();
+        if Clock::system().now() >= end {
+            tracing::warn!(?detached, "a mount upon another could not be taken back");
+            return;
+        }
+        tokio::time::sleep(LEAVE_PAUSE).await;
+    }
+}
+
+fn is_of(mounted: &Mounted, device: u64) -> bool {
+    mounted.device() == (u64::from(libc::major(device)), u64::from(libc::minor(device)))
 }
 
 /// Major and minor version of the running kernel.

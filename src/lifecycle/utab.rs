@@ -4,7 +4,8 @@
 //! A record with `helper=s3mount` sends it to umount.s3mount instead (umount(8), "EXTERNAL HELPERS"), which waits until
 //! everything is in S3. Without the record umount(8) does not wait; nothing else is lost.
 //!
-//! Written only by root, and only where the helper is installed. Lines of other mounts are never touched.
+//! Written only by root, and only where the helper is installed. Lines of other mounts are never touched: a daemon that ends late,
+//! after `umount -l`, leaves the record of whoever mounted there since.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,6 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
+
+use super::place;
 
 /// libmount's directory (`mnt_get_utab_path`).
 const TABLE_DIR: &str = "/run/mount";
@@ -46,13 +49,21 @@ impl Drop for Record {
     }
 }
 
-/// Takes the record of a directory away, if there is one.
+/// Takes the record of a directory away, if there is one, and no mount of ours is there any more. To be called after unmounting.
 pub fn remove(dir: &Path) {
-    let table_dir = Path::new(TABLE_DIR);
-    let there = fs::read_to_string(table_dir.join("utab")).is_ok_and(|table| without(&table, dir) != table);
-    if there && let Err(error) = change(table_dir, |table| without(table, dir)) {
+    let is_mounted = || place::mounted_at(dir).is_some_and(|entry| entry.kind == "fuse.s3mount");
+    if let Err(error) = take_back(Path::new(TABLE_DIR), dir, is_mounted) {
         tracing::debug!(%error, "a record of umount(8) stays behind");
     }
+}
+
+/// The look at what is mounted happens under the lock: a mount is made before its record is put.
+fn take_back(table_dir: &Path, dir: &Path, is_mounted: impl Fn() -> bool) -> io::Result<()> {
+    let there = fs::read_to_string(table_dir.join("utab")).is_ok_and(|table| without(&table, dir) != table);
+    if !there {
+        return Ok(());
+    }
+    change(table_dir, |table| if is_mounted() { table.to_owned() } else { without(table, dir) })
 }
 
 /// Rewrites the table as libmount does: under the lock of its own file, by a new file that takes the old one's place.
@@ -117,7 +128,9 @@ mod tests {
         assert_eq!(table(), format!("{other}{ours}"));
         change(table_dir.path(), |table| without(table, Path::new("/mnt/a"))).expect("changed");
         assert_eq!(table(), format!("{other}{ours}"));
-        change(table_dir.path(), |table| without(table, dir)).expect("changed");
+        take_back(table_dir.path(), dir, || true).expect("it is another mount's by now");
+        assert_eq!(table(), format!("{other}{ours}"));
+        take_back(table_dir.path(), dir, || false).expect("changed");
         assert_eq!(table(), other);
     }
 }
