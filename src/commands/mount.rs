@@ -6,7 +6,18 @@ use crate::lifecycle::daemonize::{self, Side};
 use crate::lifecycle::{Failure, log, place, run, state};
 
 /// Mounts, in the foreground or behind a daemon that answers.
+///
+/// # Errors
+/// The mount did not come to be. In the foreground also: its end left something behind.
 pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
+    match started(arguments).map_err(Failure::of_a_start)? {
+        None => Ok(()),
+        Some(left_behind) => Err(Failure::system(left_behind)),
+    }
+}
+
+/// What the end of a mount in the foreground left behind.
+fn started(arguments: MountArgs) -> Result<Option<String>, Failure> {
     let ids = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let config = MountConfig::new(arguments, ids).map_err(|error| Failure::usage(error.to_string()))?;
     let dir = place::mount_point(&config.dir)?;
@@ -21,7 +32,7 @@ pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
     let file = config.log_file.as_deref().map(std::path::absolute).transpose();
     let file = file.map_err(|error| system(error.into()))?.unwrap_or_else(|| root.join("s3mount.log"));
     match daemonize::split().map_err(system)? {
-        Side::Parent(waiting) => waiting.wait().map_err(|(code, line)| Failure { code, line }),
+        Side::Parent(waiting) => waiting.wait().map(|()| None).map_err(|(code, line)| Failure { code, line }),
         Side::Child(speaking) => {
             // Started by a mount unit: what systemd reads stays open, and no file grows beside it.
             let started = match &config.log_file {
@@ -33,7 +44,11 @@ pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
                 std::process::exit(2);
             }
             match run::serve(&config, &dir, claimed, Some(speaking.clone())) {
-                Ok(()) => std::process::exit(0),
+                Ok(None) => std::process::exit(0),
+                Ok(Some(left_behind)) => {
+                    tracing::error!("{left_behind}");
+                    std::process::exit(2);
+                }
                 Err(Failure { code, line }) => {
                     tracing::error!("{line}");
                     speaking.failed(code, &line);

@@ -26,7 +26,7 @@ pub use self::shutdown::left_behind;
 /// Why a command failed: one line of cause and remedy, and the exit bit of mount(8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// 1 usage, 2 system, 32 mount failed.
+    /// 1 usage, 2 system, 32 mount failed, 34 both of the latter.
     pub code: u8,
     /// Cause and remedy.
     pub line: String,
@@ -46,5 +46,13 @@ impl Failure {
     /// The mount did not come to be.
     pub fn mount(line: impl Into<String>) -> Self {
         Self { code: 32, line: line.into() }
+    }
+
+    /// The same failure of a mount that did not come to be: where the machine was the cause, both bits of mount(8) are set. So 2
+    /// alone is the end of a mount that left something behind, after which nobody is to mount again by himself.
+    #[must_use]
+    pub fn of_a_start(self) -> Self {
+        let code = if self.code == 2 { 2 | 32 } else { self.code };
+        Self { code, ..self }
     }
 }

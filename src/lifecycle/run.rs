@@ -56,11 +56,16 @@ pub fn connect_failure(error: &ConnectError) -> Failure {
     if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::mount(error.to_string()) }
 }
 
-/// Mounts and serves until the mount ends. `parent` hears when the mount answers, or why it never will.
+/// Mounts and serves until the mount ends; says what its end left behind, if anything. `parent` hears when the mount answers.
 ///
 /// # Errors
 /// The mount did not come to be; then nothing is left mounted.
-pub fn serve(config: &MountConfig, dir: &Path, claimed: Claimed, parent: Option<Speaking>) -> Result<(), Failure> {
+pub fn serve(
+    config: &MountConfig,
+    dir: &Path,
+    claimed: Claimed,
+    parent: Option<Speaking>,
+) -> Result<Option<String>, Failure> {
     raise_descriptors();
     let runtime = Builder::new_multi_thread()
         .enable_all()
@@ -112,8 +117,17 @@ async fn compose(
         write = write.spilling_to(spill);
     }
     if !config.read_only {
-        for left in std::iter::once(own).chain(&abandoned) {
-            finish(left.path(), &namespace, &write).await;
+        let finished = async {
+            for left in std::iter::once(own).chain(&abandoned) {
+                finish(left.path(), &namespace, &write).await;
+            }
+        };
+        tokio::select! {
+            // Where nothing was left there is nothing to tell.
+            biased;
+            () = finished => {}
+            // A directory of many objects takes its time.
+            never = systemd::while_resuming() => match never {},
         }
     }
     drop(abandoned);
@@ -160,7 +174,7 @@ async fn serve_here(
     dir: &Path,
     claimed: Claimed,
     parent: Option<Speaking>,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     let metrics = Arc::new(Metrics::default());
     let prices = Arc::new(budget::prices(config.price_table.as_deref())?);
     let mut signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
@@ -250,7 +264,7 @@ async fn serve_here(
         let _ = mounted.detach();
         return Err(Failure::system(error.to_string()));
     }
-    let ended = shutdown::until_the_end(Mount {
+    let left_behind = shutdown::until_the_end(Mount {
         fs,
         mounted,
         session,
@@ -267,7 +281,7 @@ async fn serve_here(
     drop((socket, record));
     // Until here nobody else may take our journals for left ones.
     drop(own);
-    ended
+    Ok(left_behind)
 }
 
 fn mount_failure(dir: &Path, error: &std::io::Error) -> Failure {

@@ -102,8 +102,8 @@ enum Event {
     Unmount(UnmountRequest),
 }
 
-/// Waits for the end of a mount and brings it about in order.
-pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
+/// Waits for the end of a mount and brings it about in order; says what it left behind, if anything.
+pub(super) async fn until_the_end(mut mount: Mount) -> Option<String> {
     let mut waiting = None;
     let drains = Arc::new(Drains::default());
     let instance_end = instance_end(mount.spot.clone(), Arc::clone(&mount.fs), Arc::clone(&drains));
@@ -202,7 +202,7 @@ pub(super) async fn until_the_end(mut mount: Mount) -> Result<(), Failure> {
     if let Some(cloudwatch) = mount.cloudwatch {
         cloudwatch.finish().await;
     }
-    left.map_or(Ok(()), |line| Err(Failure::system(line)))
+    left
 }
 
 /// What is said of an end that did not bring everything into S3; nothing of one that did.

@@ -34,6 +34,15 @@ pub(super) fn status(what: &str) {
     tell(&[NotifyState::Status(what)]);
 }
 
+/// Asks for more time for a start that finishes what an earlier process left, for as long as it is polled.
+pub(super) async fn while_resuming() -> Infallible {
+    loop {
+        let status = NotifyState::Status("finishing what an earlier process left");
+        tell(&[status, NotifyState::ExtendTimeoutUsec(EXTENSION_MICROSECONDS)]);
+        tokio::time::sleep(TELL_EVERY).await;
+    }
+}
+
 /// The mount is ending.
 pub(super) fn stopping(what: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(what), NotifyState::ExtendTimeoutUsec(EXTENSION_MICROSECONDS)]);

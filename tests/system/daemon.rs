@@ -15,6 +15,7 @@ use super::{Fact, Shown};
 
 pub const FACTS: &[Fact] = &[
     ("daemon::systemd_is_told_in_order", systemd_is_told_in_order),
+    ("daemon::a_start_that_finishes_a_rename_asks_for_more_time", a_start_that_finishes_a_rename_asks_for_more_time),
     ("daemon::a_mount_that_does_not_answer_is_not_reported_alive", a_mount_that_does_not_answer_is_not_reported_alive),
     ("daemon::the_second_sigterm_keeps_what_is_not_uploaded", the_second_sigterm_keeps_what_is_not_uploaded),
     (
@@ -109,6 +110,44 @@ fn systemd_is_told_in_order() -> Shown {
     let status = daemon.ended()?;
     hold(status.success(), "it ends well", &format!("{status}: {}", log(&bed)))?;
     hold(bed.object("file").as_deref() == Some(b"still open"), "everything is in S3", &log(&bed))?;
+    Ok(None)
+}
+
+fn a_start_that_finishes_a_rename_asks_for_more_time() -> Shown {
+    const FILES: u64 = 30;
+    let bed = Bed::new()?;
+    let dir = bed.path("mnt");
+    let mut daemon = start(&bed, &[], &[])?;
+    fs::create_dir(dir.join("old")).map_err(|e| e.to_string())?;
+    for n in 0..FILES {
+        fs::write(dir.join(format!("old/{n}")), "x").map_err(|e| e.to_string())?;
+    }
+    bed.sim.reset();
+    // Copies and deletions take their time, so that the daemon can be killed between the two.
+    let first_byte_ms = FirstByte { default: 4000.0, ..FirstByte::default() };
+    bed.sim.set(Config { first_byte_ms, ..Config::default() });
+    let (from, to) = (dir.join("old"), dir.join("new"));
+    let renaming = std::thread::spawn(move || fs::rename(from, to));
+    until("all is copied", || bed.sim.counters().requests.get("CopyObject").is_some_and(|&copies| copies >= FILES))?;
+    // The intent to delete is written down at once, and the deletion takes four seconds.
+    std::thread::sleep(Duration::from_millis(1000));
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.ended()?;
+    let _ = renaming.join();
+    // A dead mount is replaced.
+    let path = bed.path("notify");
+    let systemd = Listener::at(&path)?;
+    let socket = path.display().to_string();
+    let daemon = start(&bed, &[], &[("NOTIFY_SOCKET", &socket)]);
+    let said = systemd.next()?;
+    hold(said.contains("EXTEND_TIMEOUT_USEC=") && !said.contains("READY"), "time is asked for before READY=1", &said)?;
+    hold(said.contains("STATUS=finishing what an earlier process left"), "it is said what for", &said)?;
+    systemd.until("READY=1")?;
+    let mut daemon = daemon?;
+    let gone = bed.object("old/0").is_none() && bed.object("new/0").is_some();
+    hold(gone, "the rename is finished then", &log(&bed))?;
+    daemon.signal(Signal::SIGTERM)?;
+    daemon.ended()?;
     Ok(None)
 }
 

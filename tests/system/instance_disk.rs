@@ -58,7 +58,7 @@ ls /var/cache/s3mount
 
 fn what_a_disk_carries_stays() -> Shown {
     let body = r#"
-refused() { before=$(cksum <"$T/disk"); fails 2 mount_with --format-instance-store; [ "$before" = "$(cksum <"$T/disk")" ]; }
+refused() { before=$(cksum <"$T/disk"); fails 34 mount_with --format-instance-store; [ "$before" = "$(cksum <"$T/disk")" ]; }
 mkfs.ext4 -q -L mine "$loop"; refused
 wipefs -qa "$loop"; refused
 blkdiscard -z "$loop"
@@ -82,7 +82,7 @@ unmount_when_free "$T/theirs"
 
 fn without_the_option_nothing_is_written() -> Shown {
     let body = r#"
-fails 2 mount_with
+fails 34 mount_with
 [ "$(tr -d '\0' <"$T/disk" | wc -c)" = 0 ]
 "#;
     on_a_disk(body, |said| {
