@@ -20,7 +20,7 @@ pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
 fn started(arguments: MountArgs) -> Result<Option<String>, Failure> {
     let ids = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let config = MountConfig::new(arguments, ids).map_err(|error| Failure::usage(error.to_string()))?;
-    let dir = place::mount_point(&config.dir)?;
+    let dir = place::mount_point(&config.dir, config.nonempty)?;
     let root = place::state_root(config.state_dir.as_deref());
     let claimed = state::claim(&root, &config.bucket, &config.prefix)?;
     let usage = |error: anyhow::Error| Failure::usage(format!("{error:#}"));

@@ -69,8 +69,9 @@ impl Cli {
         }
         let Some(name) = &cli.mount.config else { return Ok(cli) };
         let file = file::read(&file::path(name))?;
+        let heard = file.arguments.into_iter().filter(|argument| !cli.mount.contradicts(argument));
         // First, so that whatever else is said goes before it.
-        argv.splice(1..1, file.arguments.into_iter().map(OsString::from));
+        argv.splice(1..1, heard.map(OsString::from).collect::<Vec<_>>());
         let mut cli = Self::try_parse_from(argv)?;
         cli.mount.source = cli.mount.source.or(file.source);
         cli.mount.dir = cli.mount.dir.or(file.dir);
@@ -297,6 +298,20 @@ pub struct MetricsArgs {
     pub prometheus: Option<String>,
 }
 
+impl MountArgs {
+    /// Whether what was said excludes this argument of a file.
+    fn contradicts(&self, argument: &str) -> bool {
+        match argument.split('=').next().unwrap_or_default() {
+            "--read-only" => self.read_write,
+            "--allow-other" => self.allow_root,
+            "--allow-root" => self.allow_other,
+            "--no-sign-request" => self.s3.profile.is_some(),
+            "--profile" => self.s3.no_sign_request,
+            _ => false,
+        }
+    }
+}
+
 /// What to mount, and how.
 #[derive(Clone, Debug, Default, Args)]
 pub struct MountArgs {
@@ -327,6 +342,9 @@ pub struct MountArgs {
     /// `exec` behind `-o`: they can, which is so anyway
     #[arg(long, hide = true, overrides_with = "noexec")]
     pub exec: bool,
+    /// Mount on a directory that is not empty: what is in it is hidden meanwhile
+    #[arg(long)]
+    pub nonempty: bool,
     /// Let all users in, as far as modes allow
     #[arg(long)]
     pub allow_other: bool,

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, Parser};
+use clap::{Arg, Args, Command, Parser};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -88,24 +88,28 @@ fn add(file: &mut File, key: &str, value: &Spanned<DeValue<'_>>, known: &Command
         }
         return Ok(());
     }
-    let values = match value.as_array() {
+    let said = match value.as_array() {
+        Some(_) if !takes_a_list(option) => return Err(format!("{key} is one value: write it without brackets")),
         Some(values) => values.iter().map(|value| scalar(value.get_ref())).collect::<Option<Vec<_>>>(),
         None => scalar(value).map(|value| vec![value]),
     };
-    let Some(values) = values else {
+    let Some(said) = said else {
         return Err(format!("{key} is a string or a number, not {}", value.type_str()));
     };
-    for value in values {
-        let argument = format!("--{key}={value}");
-        // Alone first, so that what is wrong is said with its line.
-        if let Err(error) = Cli::try_parse_from(["s3mount", &argument]) {
-            let said = error.to_string();
-            let first = said.lines().next().unwrap_or_default();
-            return Err(first.trim_start_matches("error: ").to_owned());
-        }
-        file.arguments.push(argument);
+    let argument = format!("--{key}={}", said.join(","));
+    // Alone first, so that what is wrong is said with its line.
+    if let Err(error) = Cli::try_parse_from(["s3mount", &argument]) {
+        let said = error.to_string();
+        let first = said.lines().next().unwrap_or_default();
+        return Err(first.trim_start_matches("error: ").to_owned());
     }
+    file.arguments.push(argument);
     Ok(())
+}
+
+/// Whether an option takes values parted by commas: its value is then called `NAME[,...]`.
+fn takes_a_list(option: &Arg) -> bool {
+    option.get_value_names().is_some_and(|names| names.iter().any(|name| name.ends_with("[,...]")))
 }
 
 fn scalar(value: &DeValue<'_>) -> Option<String> {
@@ -154,6 +158,42 @@ mod tests {
         assert_eq!(wrong("[uid]\na = 1").0, 1);
         assert_eq!(wrong("source = 1"), (1, "source is a string: write source = \"..\"".to_owned()));
         assert_eq!(wrong("uid = 1\nuid = ").0, 2);
+    }
+
+    #[test]
+    fn an_array_is_a_list_where_the_option_takes_one() {
+        let file = parse("cloudwatch-dimensions = ['Bucket', 'MountName']").expect("a good file");
+        assert_eq!(file.arguments, ["--cloudwatch-dimensions=Bucket,MountName"]);
+        assert_eq!(wrong("\nuid = [1, 2]"), (2, "uid is one value: write it without brackets".to_owned()));
+        assert_eq!(wrong("profile = ['only']").1, "profile is one value: write it without brackets");
+        assert!(wrong("cloudwatch-dimensions = [['Bucket']]").1.contains("is a string or a number"));
+    }
+
+    #[test]
+    fn what_contradicts_the_command_line_is_not_heard() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("data.toml");
+        let config = |text: &str, words: &[&str]| {
+            std::fs::write(&path, format!("source = 's3://bucket'\ndir = '/mnt'\n{text}\n")).expect("written");
+            let named = ["s3mount".into(), "--config".into(), path.clone().into_os_string()];
+            let cli = Cli::read(named.into_iter().chain(words.iter().map(Into::into))).expect("good words");
+            MountConfig::new(cli.mount, (0, 0))
+        };
+        let writable = config("read-only = true", &["-o", "rw"]).expect("rw goes before the file");
+        assert!(!writable.read_only);
+        let for_root = config("allow-other = true", &["--allow-root"]).expect("the command line goes before the file");
+        assert!(for_root.allow_root && !for_root.allow_other);
+        let for_all =
+            config("allow-root = true", &["-o", "allow_other"]).expect("the command line goes before the file");
+        assert!(for_all.allow_other && !for_all.allow_root);
+        let signed =
+            config("no-sign-request = true", &["--profile", "p"]).expect("the command line goes before the file");
+        assert!(!signed.s3.no_sign_request);
+        let public = config("profile = 'p'", &["--no-sign-request"]).expect("the command line goes before the file");
+        assert_eq!((public.s3.no_sign_request, public.s3.profile), (true, None));
+        // What one of them says twice is a contradiction as before.
+        assert!(config("allow-other = true\nallow-root = true", &[]).is_err());
+        assert!(config("uid = 1", &["--read-only", "-o", "rw"]).is_err());
     }
 
     #[test]

@@ -39,7 +39,18 @@ const ORDINARY: &[&str] = &[
     "silent",
     "loud",
     "default-permissions",
-    "nonempty",
+    "nomand",
+    "noiversion",
+    "symfollow",
+];
+
+/// Words of mount(8) that ask for what a mount of ours is not.
+const REFUSED: [(&str, &str); 5] = [
+    ("sync", "close and fsync return when S3 has everything; each write alone would be a request. Leave it out"),
+    ("dirsync", "fsync of a directory waits for S3, and no other call is made to. Leave it out"),
+    ("mand", "Linux has no mandatory locks any more. Leave it out"),
+    ("iversion", "S3 has no counter of changes. Leave it out"),
+    ("nosymfollow", "it is not passed on to the kernel. Leave it out"),
 ];
 
 /// Words by which mount(8) repeats what the kernel and libmount's table show of a mount, where fstab(5) has no line for it.
@@ -104,6 +115,9 @@ fn one(word: &str, known: &Command) -> Result<Option<String>, ConfigError> {
     if ORDINARY.contains(&name.as_str()) || name.starts_with("x-") || name == "comment" {
         return Ok(None);
     }
+    if let Some((_, why)) = REFUSED.iter().find(|(word, _)| *word == name) {
+        return Err(ConfigError::Value(name, (*why).to_owned()));
+    }
     let long = match name.as_str() {
         "ro" => "read-only",
         "rw" => "read-write",
@@ -160,6 +174,15 @@ mod tests {
         assert_eq!(nearest("zebra"), None);
         assert!(matches!(arguments("region", false), Err(ConfigError::Value(..))));
         assert!(matches!(arguments("allow_other=yes", false), Err(ConfigError::Value(..))));
+    }
+
+    #[test]
+    fn words_of_mount_8_that_cannot_be_granted_say_why() {
+        for (word, why) in REFUSED {
+            let refused = arguments(word, false).expect_err(word).to_string();
+            assert!(refused == format!("bad value for {word}: {why}"), "{refused}");
+        }
+        assert_eq!(arguments("nomand,nonempty", false).expect("known words"), ["--nonempty"]);
     }
 
     proptest! {

@@ -19,6 +19,7 @@ impl MountConfig {
         let cloudwatch = self.metrics.cloudwatch.as_ref();
         let mut options = vec![
             ("read-only", self.read_only.to_string()),
+            ("nonempty", self.nonempty.to_string()),
             ("allow-other", self.allow_other.to_string()),
             ("allow-root", self.allow_root.to_string()),
             ("uid", self.defaults.uid.to_string()),

@@ -109,6 +109,8 @@ pub struct MountConfig {
     pub read_only: bool,
     /// Programs on the mount cannot be run.
     pub no_exec: bool,
+    /// What is in the directory may be hidden.
+    pub nonempty: bool,
     /// Let all users in.
     pub allow_other: bool,
     /// Let root in.
@@ -245,6 +247,7 @@ impl MountConfig {
             metrics: MetricsConfig::new(arguments.metrics)?,
             read_only: arguments.read_only,
             no_exec: arguments.noexec,
+            nonempty: arguments.nonempty,
             allow_other: arguments.allow_other,
             allow_root: arguments.allow_root,
             defaults,

@@ -12,8 +12,8 @@ pub use crate::fuse::mount::{MountEntry, answers, detach, force, mounts, remount
 /// Checks the directory to mount on and makes its path absolute. A dead mount of ours is taken away first.
 ///
 /// # Errors
-/// It is not there, is no directory, is not empty, or something is mounted on it: one line each.
-pub fn mount_point(dir: &Path) -> Result<PathBuf, Failure> {
+/// It is not there, is no directory, is not empty (unless that is as wanted), or something is mounted on it: one line each.
+pub fn mount_point(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
     let shown = dir.display();
     let absolute = std::path::absolute(dir).map_err(|error| Failure::mount(format!("{shown}: {error}")))?;
     take_dead_mount_away(&absolute)?;
@@ -37,8 +37,9 @@ pub fn mount_point(dir: &Path) -> Result<PathBuf, Failure> {
         }
         Err(error) => Err(Failure::mount(format!("{shown} cannot be read: {error}"))),
         Ok(0) => Ok(absolute),
+        Ok(_) if nonempty => Ok(absolute),
         Ok(_) => Err(Failure::mount(format!(
-            "{shown} is not empty, and what is in it would be hidden: take an empty directory"
+            "{shown} is not empty, and what is in it would be hidden: take an empty directory, or say --nonempty"
         ))),
     }
 }
@@ -75,7 +76,7 @@ fn take_dead_mount_away(dir: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::mount(format!("{} is a dead mount and cannot be taken away: {error}", dir.display())))
 }
 
-/// The directory for state: as said, `/var/lib/s3mount` for root, `$XDG_STATE_HOME/s3mount` otherwise.
+/// The directory for state: as said, `/var/lib/s3mount` for root, `$XDG_STATE_HOME/s3mount` otherwise. Absolute.
 pub fn state_root(said: Option<&Path>) -> PathBuf {
     let root = said.map_or_else(state_root_by_default, Path::to_owned);
     std::path::absolute(&root).unwrap_or(root)

@@ -15,6 +15,12 @@ pub const FACTS: &[Fact] = &[
     ("mounting::both_types_are_found", both_types_are_found),
     ("mounting::the_letters_of_mount_8_mean_what_its_manual_says", the_letters_of_mount_8_mean_what_its_manual_says),
     ("mounting::a_busy_mount_is_told_by_umount_and_goes_lazily", a_busy_mount_is_told_by_umount_and_goes_lazily),
+    (
+        "mounting::a_daemon_that_ends_late_leaves_the_record_of_the_next",
+        a_daemon_that_ends_late_leaves_the_record_of_the_next,
+    ),
+    ("mounting::of_two_that_mount_at_once_one_does", of_two_that_mount_at_once_one_does),
+    ("mounting::nonempty_hides_what_is_there", nonempty_hides_what_is_there),
     ("mounting::a_dead_mount_is_replaced_and_taken_away", a_dead_mount_is_replaced_and_taken_away),
     ("mounting::an_automount_is_mounted_and_expires", an_automount_is_mounted_and_expires),
 ];
@@ -187,6 +193,68 @@ for _ in $(seq 600); do [ -e "/proc/$pid" ] || break; sleep 0.1; done
     shown(&bed, body, |said| {
         hold(said.contains("is in use by bash"), "who uses it is named", &said)?;
         hold(bed.object("file").as_deref() == Some(b"kept\n"), "it is in S3", &said)
+    })
+}
+
+fn a_daemon_that_ends_late_leaves_the_record_of_the_next() -> Shown {
+    let bed = Bed::new()?;
+    let body = r#"
+gone() { for _ in $(seq 600); do [ -e "/proc/$1" ] || return 0; sleep 0.1; done; return 1; }
+mount -t s3mount -o "$reach" s3://data "$T/mnt"
+exec 5>"$T/mnt/file"
+echo kept >&5
+first=$(daemon_of "$T/mnt")
+umount -l "$T/mnt"
+mount -t s3mount -o "$reach" s3://data "$T/mnt"
+second=$(daemon_of "$T/mnt")
+exec 5>&-
+gone "$first"
+grep "TARGET=$T/mnt " /run/mount/utab
+umount "$T/mnt"
+# The helper waited: the daemon has nothing left to do.
+for _ in $(seq 20); do [ -e "/proc/$second" ] || break; sleep 0.1; done
+[ ! -e "/proc/$second" ]
+[ ! -s /run/mount/utab ]
+"#;
+    shown(&bed, body, |said| hold(said.contains("helper=s3mount"), "umount(8) still finds the helper", &said))
+}
+
+fn of_two_that_mount_at_once_one_does() -> Shown {
+    let bed = Bed::new()?;
+    // Both have looked at the directory before either mounts.
+    let first_byte_ms = FirstByte { list: 1000.0, ..FirstByte::default() };
+    bed.sim.set(Config { first_byte_ms, ..Config::default() });
+    let body = r#"
+for round in 1 2 3; do
+    pids= failed=0
+    for n in 1 2 3; do mount -t s3mount -o "$reach" s3://data "$T/mnt" & pids="$pids $!"; done
+    for pid in $pids; do wait "$pid" || { status=$?; [ "$status" = 32 ]; failed=$((failed + 1)); }; done
+    [ "$failed" = 2 ] || { echo "$failed of three failed"; exit 1; }
+    [ "$(grep -c " $T/mnt " /proc/self/mountinfo)" = 1 ]
+    echo "$round" >"$T/mnt/file"
+    umount "$T/mnt"
+    ! grep -q " $T/mnt " /proc/self/mountinfo
+done
+"#;
+    shown(&bed, body, |said| {
+        hold(said.matches("has been mounted meanwhile (s3://data)").count() == 6, "the others are told why", &said)?;
+        hold(bed.object("file").as_deref() == Some(b"3\n"), "the one that is there works", &said)
+    })
+}
+
+fn nonempty_hides_what_is_there() -> Shown {
+    let bed = Bed::new()?;
+    let body = r#"
+echo hidden >"$T/mnt/under"
+fails 32 mount -t s3mount -o "$reach" s3://data "$T/mnt"
+mount -t s3mount -o "nonempty,$reach" s3://data "$T/mnt"
+[ ! -e "$T/mnt/under" ]
+umount "$T/mnt"
+cat "$T/mnt/under"
+"#;
+    shown(&bed, body, |said| {
+        hold(said.contains("is not empty") && said.contains("--nonempty"), "what helps is said", &said)?;
+        hold(said.ends_with("hidden\n"), "it is there again", &said)
     })
 }
 
