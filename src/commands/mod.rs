@@ -5,6 +5,7 @@ mod doctor;
 mod helper;
 mod manuals;
 mod mount;
+mod panics;
 mod recover;
 mod refused;
 mod remount;
@@ -22,6 +23,7 @@ use crate::lifecycle::Failure;
 
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
+    panics::report();
     let argv: Vec<OsString> = std::env::args_os().collect();
     let helper = argv.first().and_then(|program| Helper::called(program));
     let program = match helper {

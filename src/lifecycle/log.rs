@@ -4,13 +4,16 @@
 //! systemd.exec(5)) each line begins with its priority as sd-daemon(3) has it, and without a time, which the journal notes
 //! itself. That needs no socket of the journal and no library, holds in containers, and a line stays readable anywhere.
 
+mod file;
+mod repeats;
+
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,10 +25,18 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+use self::file::LogFile;
+use self::repeats::{LeftOut, Repeats};
+use crate::clock::Clock;
 use crate::config::LogFormat;
 
-/// The filter that was asked for, and the way to change it.
+/// How often it is looked whether there are lines that were left out.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// What the log is, and the way to change it.
 struct Running {
+    file: Option<LogFile>,
+    repeats: Repeats,
     asked: String,
     raised: AtomicBool,
     reload: reload::Handle<EnvFilter, Registry>,
@@ -62,7 +73,7 @@ pub fn stderr_is_the_journal() -> bool {
 /// # Errors
 /// The level is none.
 pub fn to_stderr(level: &str, format: LogFormat) -> anyhow::Result<()> {
-    start(level, format, stderr_is_the_journal(), io::stderr)
+    start(level, format, stderr_is_the_journal(), io::stderr, None)
 }
 
 /// Logs to the end of a file.
@@ -70,15 +81,12 @@ pub fn to_stderr(level: &str, format: LogFormat) -> anyhow::Result<()> {
 /// # Errors
 /// The level is none; the file cannot be written.
 pub fn to_file(level: &str, format: LogFormat, path: &Path) -> anyhow::Result<()> {
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(path)
+    let file = LogFile::at(path)
         .with_context(|| format!("the log {} cannot be written: name another with --log-file", path.display()))?;
-    start(level, format, false, std::sync::Arc::new(file))
+    start(level, format, false, file.clone(), Some(file))
 }
 
-fn start<W>(level: &str, format: LogFormat, journal: bool, writer: W) -> anyhow::Result<()>
+fn start<W>(level: &str, format: LogFormat, journal: bool, writer: W, file: Option<LogFile>) -> anyhow::Result<()>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -92,24 +100,51 @@ where
         (LogFormat::Text, true) => lines.event_format(JournalLine).boxed(),
         (LogFormat::Text, false) => lines.boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+    let repeats = Repeats::default();
+    tracing_subscriber::registry().with(filter).with(lines.with_filter(repeats.clone())).try_init()?;
     // The log is started once in a process.
-    let _ = RUNNING.set(Running { asked, raised: AtomicBool::new(false), reload });
+    let _ = RUNNING.set(Running { file, repeats, asked, raised: AtomicBool::new(false), reload });
     Ok(())
 }
 
-/// Raises the level at SIGUSR2, and brings it back at the next one.
+/// Whether somebody reads on stderr what the log says.
+pub fn is_on_stderr() -> bool {
+    RUNNING.get().is_some_and(|running| running.file.is_none())
+}
+
+/// Raises the level at SIGUSR2 and brings it back at the next one, opens the file anew at SIGHUP, and tells what was left out.
 ///
 /// # Errors
 /// No signals can be listened for.
-pub(super) fn raise_at_signals() -> io::Result<()> {
-    let mut signals = signal(SignalKind::user_defined2())?;
+pub(super) fn tend() -> io::Result<()> {
+    let mut turns = signal(SignalKind::user_defined2())?;
+    let mut hangups = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
-        while signals.recv().await.is_some() {
-            turn();
+        loop {
+            tokio::select! {
+                Some(()) = turns.recv() => turn(),
+                Some(()) = hangups.recv() => reopen(),
+                () = tokio::time::sleep(TELL_EVERY) => tell_left_out(false),
+            }
         }
     });
     Ok(())
+}
+
+/// Tells of lines that were left out because others said the same: of all of them, or of those whose time is over.
+pub(super) fn tell_left_out(all: bool) {
+    let Some(running) = RUNNING.get() else { return };
+    for LeftOut { count, example } in running.repeats.take_left_out(Clock::system().now(), all) {
+        tracing::warn!("{count} more lines like this one were left out: {example}");
+    }
+}
+
+fn reopen() {
+    let Some(file) = RUNNING.get().and_then(|running| running.file.as_ref()) else { return };
+    match file.reopen() {
+        Ok(()) => tracing::info!("the log was opened anew at SIGHUP"),
+        Err(error) => tracing::warn!(%error, "the log cannot be opened anew: it goes on in the old file"),
+    }
 }
 
 /// Raises the level if it is not raised, else brings it back.

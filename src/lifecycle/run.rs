@@ -75,6 +75,7 @@ pub fn serve(
     let outcome = runtime.block_on(serve_here(config, dir, claimed, parent));
     // Tasks that still wait for S3 have nobody who waits for them.
     runtime.shutdown_background();
+    log::tell_left_out(true);
     outcome
 }
 
@@ -178,7 +179,7 @@ async fn serve_here(
     let metrics = Arc::new(Metrics::default());
     let prices = Arc::new(budget::prices(config.price_table.as_deref())?);
     let mut signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
-    log::raise_at_signals().map_err(|error| Failure::system(format!("no signals: {error}")))?;
+    log::tend().map_err(|error| Failure::system(format!("no signals: {error}")))?;
     let here = Surroundings::look().await;
     let mut config = config.clone();
     config.fit(&here.machine());
@@ -258,11 +259,15 @@ async fn serve_here(
     systemd::ready(&serving);
     let unkept = unkept::ask_again(&fs, serving);
     let watchdog = systemd::watch(dir);
+    let is_in_background = parent.is_some();
     if let Some(parent) = parent
         && let Err(error) = parent.ready()
     {
         let _ = mounted.detach();
         return Err(Failure::system(error.to_string()));
+    }
+    if is_in_background {
+        signals.leave_terminal();
     }
     let left_behind = shutdown::until_the_end(Mount {
         fs,

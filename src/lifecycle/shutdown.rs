@@ -43,11 +43,20 @@ const DISK_CACHE_LIMIT: Duration = Duration::from_secs(5);
 const BUSY_TRIES_MAX: u32 = 10;
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
-/// SIGTERM, SIGINT, and SIGHUP, which comes when the terminal of a mount in the foreground is closed.
+/// SIGTERM, SIGINT, and SIGHUP where it says that the terminal is closed; elsewhere that is for the log.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    hangup: Option<Signal>,
+}
+
+/// Whether the process has a terminal that it does not outlive: nohup(1) has SIGHUP ignored. To be asked before anybody
+/// listens for signals.
+fn ends_with_its_terminal() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    ignored & (1 << (libc::SIGHUP - 1)) == 0 && std::fs::File::open("/dev/tty").is_ok()
 }
 
 impl Signals {
@@ -55,15 +64,20 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: ends_with_its_terminal().then(|| signal(SignalKind::hangup())).transpose()?,
         })
+    }
+
+    /// The terminal is no longer ours.
+    pub(super) fn leave_terminal(&mut self) {
+        self.hangup = None;
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
+            Some(()) = hung_up(&mut self.hangup) => {}
         }
     }
 
@@ -73,6 +87,13 @@ impl Signals {
             done = work => Ok(done),
             () = self.next() => Err(Failure::mount("a signal ended the start before the mount answered")),
         }
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) -> Option<()> {
+    match hangup {
+        Some(hangup) => hangup.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -14,6 +14,7 @@ mod package;
 mod printing;
 mod recovering;
 mod remounting;
+mod starting;
 mod systemd;
 mod units;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         documents::FACTS,
         printing::FACTS,
         recovering::FACTS,
+        starting::FACTS,
         package::FACTS,
     ]
     .concat();
