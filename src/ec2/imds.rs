@@ -48,6 +48,9 @@ pub enum ImdsError {
     /// No connection.
     #[error("the instance metadata service at {0} cannot be reached: {1}")]
     Unreachable(String, String),
+    /// It took the question, and its answer cannot be read.
+    #[error("the instance metadata service at {0} broke off its answer: {1}")]
+    Broken(String, String),
     /// The answer to a PUT does not arrive, that to a GET does.
     #[error(
         "the instance metadata service gives no token into this container, for its answers may take one hop only: \
@@ -71,6 +74,7 @@ struct Token {
 pub struct Imds {
     authority: String,
     address: Address,
+    is_expected: bool,
     clock: Clock,
     token: Mutex<Option<Token>>,
 }
@@ -103,7 +107,8 @@ impl Imds {
         if let Some(endpoint) = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT") {
             return Self::at(&endpoint);
         }
-        if recognise(sys) == Machine::Other {
+        let machine = recognise(sys);
+        if machine == Machine::Other {
             return Err(ImdsError::NotEc2);
         }
         // User guide, "Access instance metadata": the link-local addresses.
@@ -115,7 +120,8 @@ impl Imds {
             IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254))
         };
         let address = SocketAddr::new(ip, 80);
-        Ok(Self::new(address.to_string(), Address::Socket(address)))
+        let is_expected = machine == Machine::Ec2;
+        Ok(Self { is_expected, ..Self::new(address.to_string(), Address::Socket(address)) })
     }
 
     /// The service at `http://HOST[:PORT]`.
@@ -135,7 +141,13 @@ impl Imds {
     }
 
     fn new(authority: String, address: Address) -> Self {
-        Self { authority, address, clock: Clock::timers(), token: Mutex::new(None) }
+        Self { authority, address, is_expected: true, clock: Clock::timers(), token: Mutex::new(None) }
+    }
+
+    /// Whether it ought to be there: somebody named it, or the machine says that it is an instance. One that shows nothing
+    /// of itself may be either.
+    pub fn is_expected(&self) -> bool {
+        self.is_expected
     }
 
     /// Where it is, as a URL.
@@ -225,20 +237,27 @@ impl Imds {
             .body(Empty::<Bytes>::new())
             .map_err(|error| away(error.to_string()))?;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(broken)?;
+            let response = sender.send_request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| away(error.to_string()))?.to_bytes();
-            Ok((status, String::from_utf8_lossy(&body).trim().to_owned()))
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>((
+                status,
+                String::from_utf8_lossy(&body).trim().to_owned(),
+            ))
         };
-        tokio::pin!(connection);
-        tokio::select! {
+        tokio::pin!(exchange);
+        // The service closes each connection behind its answer: the connection has then ended before its answer was looked at.
+        let (answer, ended) = tokio::select! {
             biased;
-            answer = exchange => answer,
-            ended = &mut connection => {
-                Err(away(ended.err().map_or_else(|| "it hung up".to_owned(), |error| error.to_string())))
-            }
-        }
+            answer = &mut exchange => (answer, Ok(())),
+            ended = connection => (exchange.await, ended),
+        };
+        answer.map_err(|error| {
+            ImdsError::Broken(
+                self.authority.clone(),
+                ended.err().map_or_else(|| error.to_string(), |it| it.to_string()),
+            )
+        })
     }
 
     fn silent(&self) -> ImdsError {
@@ -252,6 +271,8 @@ impl Imds {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::super::stub::{Manner, Stub};
     use super::*;
 
@@ -278,6 +299,17 @@ mod tests {
         let v6 = ("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "IPv6");
         assert_eq!(at(&[v6], "Amazon EC2"), Ok("http://[fd00:ec2::254]:80".to_owned()));
         assert!(matches!(Imds::at("169.254.169.254"), Err(ImdsError::Endpoint(_))));
+    }
+
+    #[test]
+    fn a_service_is_expected_where_it_was_named_or_the_machine_is_an_instance() {
+        let expected =
+            |variables: &[(&str, &str)], vendor: &str| found(variables, vendor).map(|imds| imds.is_expected());
+        assert_eq!(expected(&[], "Amazon EC2"), Ok(true));
+        assert_eq!(expected(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1338")], "QEMU"), Ok(true));
+        let nothing_shown = tempfile::tempdir().expect("a folder");
+        let unknown = Imds::found(|_| None, nothing_shown.path()).map(|imds| imds.is_expected());
+        assert_eq!(unknown, Ok(false));
     }
 
     #[tokio::test]
@@ -321,6 +353,49 @@ mod tests {
         assert!(matches!(error, ImdsError::Silent(_) | ImdsError::Unreachable(..)), "{error}");
         assert!(began.elapsed() <= PATIENCE, "{:?}", began.elapsed());
         assert!(!error.to_string().contains('\n'));
+    }
+
+    /// A service that answers every question with these bytes, sent at once, and closes.
+    async fn answering(bytes: &'static [u8]) -> (String, tokio::task::JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
+        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let task = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut asked = [0; 4096];
+                let _ = stream.read(&mut asked).await;
+                let _ = stream.write_all(bytes).await;
+            }
+        });
+        (endpoint, task)
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_together_with_the_end_of_its_connection_is_read() {
+        let answers: [&[u8]; 3] = [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nServer: EC2ws\r\nConnection: close\r\n\r\ni-0123",
+            b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\ni-0123",
+            b"HTTP/1.0 200 OK\r\n\r\ni-0123",
+        ];
+        for bytes in answers {
+            let (endpoint, task) = answering(bytes).await;
+            let imds = Imds::at(&endpoint).expect("an address");
+            assert_eq!(imds.get(PATH, PATIENCE).await, Ok("i-0123".to_owned()), "{}", bytes.escape_ascii());
+            task.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_told_as_such() {
+        let answers: [&[u8]; 3] =
+            [b"", b"HTTP/1.1 200 OK\r\nContent-", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ni-0"];
+        for bytes in answers {
+            let (endpoint, task) = answering(bytes).await;
+            let imds = Imds::at(&endpoint).expect("an address");
+            let error = imds.get(PATH, PATIENCE).await.expect_err("it is not whole");
+            assert!(matches!(error, ImdsError::Broken(..)), "{error}");
+            assert!(!error.to_string().contains('\n'));
+            task.abort();
+        }
     }
 
     #[tokio::test]

@@ -60,7 +60,9 @@ impl Stub {
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
+                    // The real one (`Server: EC2ws`) closes after each answer, and says so.
                 });
+                        .keep_alive(false)
             }
         });
         Self { state, port, task }

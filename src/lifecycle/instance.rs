@@ -5,6 +5,12 @@ use std::sync::Arc;
 use crate::config::Machine;
 use crate::ec2::{Imds, ImdsError, Instance, bandwidth_of, is_memory_optimised};
 
+/// Whether something is there that ought to answer and does not, also where nobody knows whether there is a service.
+fn is_a_fault(error: &ImdsError) -> bool {
+    use ImdsError::{Broken, Endpoint, HopLimit, Refused, Silent};
+    matches!(error, HopLimit | Silent(_) | Refused(..) | Broken(..) | Endpoint(_))
+}
+
 /// What is known of the machine around us.
 #[derive(Debug)]
 pub struct Surroundings {
@@ -15,15 +21,19 @@ pub struct Surroundings {
 impl Surroundings {
     /// Asks the metadata service, if this may be an instance. Takes a second at most.
     pub async fn look() -> Self {
-        let instance = match Imds::of_this_machine() {
-            Err(error) => Err(error),
-            Ok(imds) => Instance::ask(&imds).await.map(|instance| (Arc::new(imds), instance)),
+        let (instance, is_expected) = match Imds::of_this_machine() {
+            Err(error) => (Err(error), false),
+            Ok(imds) => {
+                let is_expected = imds.is_expected();
+                (Instance::ask(&imds).await.map(|instance| (Arc::new(imds), instance)), is_expected)
+            }
         };
         match &instance {
             Ok((_, it)) => {
                 tracing::info!(id = it.id, kind = it.instance_type, region = it.region, spot = it.is_spot, "on EC2");
             }
-            Err(error @ (ImdsError::HopLimit | ImdsError::Silent(_) | ImdsError::Refused(..))) => {
+            // Without it an instance has no role, no region, limits for any machine and no word of its end.
+            Err(error) if is_expected || is_a_fault(error) => {
                 tracing::warn!("{error}");
             }
             Err(error) => tracing::debug!("{error}"),

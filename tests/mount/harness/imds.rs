@@ -97,24 +97,26 @@ pub fn without_keys(endpoint: &str) -> Mounting {
 
 fn serve(state: &State, stream: &TcpStream) {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    // A connection serves many requests, as the SDK keeps it.
-    while let Some(first) = lines.next() {
+    // As the real one does, which closes each connection after its answer.
+    if let Some(first) = lines.next() {
         while lines.next().is_some_and(|line| !line.is_empty()) {}
         let mut words = first.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         *state.requests.lock().expect("nobody panics with it").entry(path.to_owned()).or_default() += 1;
         if state.manner == Manner::Hangs || (state.manner == Manner::LosesTokens && method == "PUT") {
-            continue;
+            // Silent until the asker hangs up.
+            lines.for_each(drop);
+            return;
         }
         let answer = if method == "PUT" { Some("a-token".to_owned()) } else { answer(state, path) };
         let (status, body) = answer.map_or(("404 Not Found", String::new()), |body| ("200 OK", body));
         let text = format!(
-            "HTTP/1.1 {status}\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\nX-Aws-Ec2-Metadata-Token-Ttl-Seconds: 21600\r\nContent-Type: text/plain\r\n\
+             Content-Length: {}\r\nServer: EC2ws\r\nConnection: close\r\n\r\n{body}",
             body.len()
         );
-        if (&*stream).write_all(text.as_bytes()).is_err() {
-            return;
-        }
+        // Nobody may be listening any more.
+        let _ = (&*stream).write_all(text.as_bytes());
     }
 }
 
