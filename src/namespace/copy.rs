@@ -26,10 +26,17 @@ impl Namespace {
         attributes: Option<ObjectAttributes>,
         condition: WriteCondition,
     ) -> NamespaceResult<ObjectInfo> {
+        let storage_class = attributes.as_ref().map_or(&source.storage_class, |it| &it.storage_class).clone();
         let single_bytes_max = self.0.limits.rename_single_copy_bytes_max.min(PUT_BYTES_MAX);
         if source.size_bytes <= single_bytes_max {
             let metadata = attributes.as_ref().map(|attributes| Arc::clone(&attributes.metadata));
-            let request = CopyRequest { source: source.version.clone(), key: key.clone(), attributes, condition };
+            let request = CopyRequest {
+                source: source.version.clone(),
+                key: key.clone(),
+                attributes,
+                source_class: source.storage_class.clone(),
+                condition,
+            };
             let info = self.0.store.copy(request).await?;
             return Ok(ObjectInfo {
                 size_bytes: source.size_bytes,
@@ -59,7 +66,7 @@ impl Namespace {
             Err(error) => Err(error),
         };
         match completed {
-            Ok(info) => Ok(ObjectInfo { metadata: Some(metadata), ..info }),
+            Ok(info) => Ok(ObjectInfo { metadata: Some(metadata), storage_class, ..info }),
             Err(error) => {
                 if let Err(left) = self.0.store.abort_upload(key, &upload).await {
                     tracing::warn!(%key, error = %left, "an upload that failed could not be aborted");

@@ -392,7 +392,8 @@ impl ObjectStore for MemoryStore {
         if self.0.options.capabilities.conditional_copies {
             check_condition(state.objects.get(&request.key), &request.condition)?;
         }
-        let attributes = request.attributes.unwrap_or(source.attributes);
+        let storage_class = request.storage_class().cloned();
+        let attributes = ObjectAttributes { storage_class, ..request.attributes.unwrap_or(source.attributes) };
         check_attributes(&attributes)?;
         Ok(self.0.store(&mut state, request.key, source.content, None, attributes))
     }

@@ -168,10 +168,20 @@ pub struct CopyRequest {
     pub source: ObjectVersion,
     /// Key to write.
     pub key: ObjectKey,
-    /// `None` copies the source's attributes (MetadataDirective COPY); `Some` replaces them.
+    /// `None` copies the source's content type and metadata (MetadataDirective COPY); `Some` replaces them, and the class.
     pub attributes: Option<ObjectAttributes>,
+    /// The storage class of the source, which a copy that keeps its attributes has, too. No server takes it from the source:
+    /// what is not told a class becomes STANDARD (API reference, CopyObject, x-amz-storage-class).
+    pub source_class: Option<Arc<str>>,
     /// When it may replace what is there. S3 honours it on CopyObject; several servers do not.
     pub condition: WriteCondition,
+}
+
+impl CopyRequest {
+    /// The class that the copy is to have.
+    pub fn storage_class(&self) -> Option<&Arc<str>> {
+        self.attributes.as_ref().map_or(&self.source_class, |attributes| &attributes.storage_class).as_ref()
+    }
 }
 
 /// One page of a ListObjectsV2.

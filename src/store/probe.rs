@@ -64,7 +64,8 @@ impl Probe<'_> {
     /// To itself; such a copy must change something.
     async fn copy(&self, source: ObjectVersion, condition: WriteCondition) -> StoreResult<ObjectInfo> {
         let attributes = ObjectAttributes { content_type: Some("text/plain".into()), ..ObjectAttributes::default() };
-        self.store.copy(CopyRequest { source, key: self.key.clone(), attributes: Some(attributes), condition }).await
+        let attributes = Some(attributes);
+        self.store.copy(CopyRequest { source, key: self.key.clone(), attributes, source_class: None, condition }).await
     }
 
     /// Whether copied parts are summed up rightly, and whether a Complete is refused that is pinned to `nobodys` tag.

@@ -279,11 +279,11 @@ impl ObjectStore for S3Store {
             .set_if_match(if_match)
             .set_if_none_match(if_none_match);
         if let Some(attributes) = &request.attributes {
+            .set_storage_class(request.storage_class().map(|class| StorageClass::from(&**class)))
             call = call
                 .metadata_directive(MetadataDirective::Replace)
                 .set_content_type(attributes.content_type.as_deref().map(str::to_owned))
-                .set_metadata(user_metadata(&attributes.metadata))
-                .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from));
+                .set_metadata(user_metadata(&attributes.metadata));
         }
         let output = call.customize().interceptor(date.clone()).send().await.map_err(self.failed(RequestKind::Copy))?;
         let result = output.copy_object_result();
@@ -293,6 +293,7 @@ impl ObjectStore for S3Store {
         if let Some(modified) = result.and_then(|result| result.last_modified()) {
             info.last_modified = answers::time(modified);
         }
+        info.storage_class = request.storage_class().cloned();
         Ok(info)
     }
 

@@ -227,6 +227,7 @@ impl Inner {
         info.size_bytes = snapshot.size;
         info.metadata = Some(Arc::clone(&snapshot.attributes.metadata));
         info.content_type = snapshot.attributes.content_type.clone().or(info.content_type);
+        info.storage_class = snapshot.attributes.storage_class.clone();
         Ok(info)
     }
 
@@ -242,6 +243,7 @@ impl Inner {
             source: base.version.clone(),
             key: snapshot.key.clone(),
             attributes: Some(snapshot.attributes.clone()),
+            source_class: None,
             condition: snapshot.condition.clone(),
         };
         Ok(self.shared.store.copy(request).await?)

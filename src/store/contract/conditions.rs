@@ -67,6 +67,7 @@ async fn an_exclusive_copy_fails_on_a_key_that_holds_something(bed: Bed) {
         source: source.version.clone(),
         key: bed.key("copy"),
         attributes: None,
+        source_class: None,
         condition: WriteCondition::Absent,
     };
     bed.store.copy(copy()).await.expect("a copy");

@@ -22,6 +22,7 @@ name_facts!(
     many_are_deleted_at_once,
     a_key_that_xml_cannot_name_is_deleted_with_the_others,
     a_copy_keeps_bytes_and_attributes,
+    a_copy_keeps_its_storage_class,
     a_copy_may_replace_attributes,
     a_copy_of_a_changed_source_fails,
     odd_keys_survive,
@@ -165,8 +166,13 @@ async fn a_key_that_xml_cannot_name_is_deleted_with_the_others(bed: Bed) {
 async fn a_copy_keeps_bytes_and_attributes(bed: Bed) {
     let put = PutRequest { attributes: attributes(), ..bed.request("source +%", b"bytes") };
     let source = bed.store.put(put).await.expect("a PUT");
-    let copy =
-        CopyRequest { source: source.version, key: bed.key("copy"), attributes: None, condition: WriteCondition::None };
+    let copy = CopyRequest {
+        source: source.version,
+        key: bed.key("copy"),
+        attributes: None,
+        source_class: None,
+        condition: WriteCondition::None,
+    };
     let copied = bed.store.copy(copy).await.expect("a copy");
     let (info, body) = bed.get("copy", GetRange::Whole).await.expect("a GET");
     assert_eq!(body, "bytes");
@@ -175,12 +181,32 @@ async fn a_copy_keeps_bytes_and_attributes(bed: Bed) {
     assert_eq!(info.content_type.as_deref(), Some("text/x-fact"));
 }
 
+async fn a_copy_keeps_its_storage_class(bed: Bed) {
+    // The one class beside STANDARD that every server with classes takes.
+    let carried = ObjectAttributes { storage_class: Some("REDUCED_REDUNDANCY".into()), ..attributes() };
+    bed.store.put(PutRequest { attributes: carried, ..bed.request("source", b"bytes") }).await.expect("a PUT");
+    let (source, _) = bed.get("source", GetRange::Whole).await.expect("a GET");
+    let copy = CopyRequest {
+        source: source.version,
+        key: bed.key("copy"),
+        attributes: None,
+        source_class: source.storage_class.clone(),
+        condition: WriteCondition::None,
+    };
+    let copied = bed.store.copy(copy).await.expect("a copy");
+    let (found, _) = bed.get("copy", GetRange::Whole).await.expect("a GET");
+    // A server without classes tells none of either.
+    assert_eq!(found.storage_class, source.storage_class);
+    assert_eq!(copied.storage_class, source.storage_class);
+}
+
 async fn a_copy_may_replace_attributes(bed: Bed) {
     let source = bed.put("k", b"bytes").await;
     let copy = CopyRequest {
         source: source.version,
         key: bed.key("k"),
         attributes: Some(attributes()),
+        source_class: None,
         condition: WriteCondition::None,
     };
     bed.store.copy(copy).await.expect("a copy of an object to itself");
@@ -194,8 +220,13 @@ async fn a_copy_of_a_changed_source_fails(bed: Bed) {
     }
     let old = bed.put("source", b"old").await;
     bed.put("source", b"new").await;
-    let copy =
-        CopyRequest { source: old.version, key: bed.key("copy"), attributes: None, condition: WriteCondition::None };
+    let copy = CopyRequest {
+        source: old.version,
+        key: bed.key("copy"),
+        attributes: None,
+        source_class: None,
+        condition: WriteCondition::None,
+    };
     let refused = bed.store.copy(copy).await;
     assert!(matches!(refused, Err(StoreError::PreconditionFailed)), "{refused:?}");
     assert!(!bed.is_there("copy").await);

@@ -163,8 +163,13 @@ async fn a_lost_reply_to_a_conditional_copy_is_settled_by_looking() {
     let bench = bench();
     let source = bench.memory.put_directly("source", "bytes");
     bench.faults.lose_reply_of_nth(RequestKind::Copy, 1, lost());
-    let request =
-        CopyRequest { source: source.version, key: "k".into(), attributes: None, condition: WriteCondition::Absent };
+    let request = CopyRequest {
+        source: source.version,
+        key: "k".into(),
+        attributes: None,
+        source_class: None,
+        condition: WriteCondition::Absent,
+    };
     bench.store.copy(request).await.unwrap();
     assert_eq!(bench.memory.content("k").unwrap(), "bytes");
 }

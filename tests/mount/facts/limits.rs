@@ -13,6 +13,7 @@ pub fn facts() -> Vec<Fact> {
         own!(a_read_only_mount_refuses_every_change),
         own!(with_direct_io_nothing_stays_in_the_page_cache).on(SIM),
         own!(an_archived_object_is_a_permission_error).on(&[Kind::S3sim, Kind::Moto]),
+        own!(a_moved_object_keeps_its_storage_class).on(&[Kind::S3sim, Kind::Moto]),
         shared!(sizes_over_the_largest_object_are_refused).on(S3),
         own!(a_prefix_is_a_world_of_its_own),
         own!(a_prefix_that_holds_nothing_is_an_empty_mount),
@@ -75,6 +76,30 @@ fn an_archived_object_is_a_permission_error(c: &Context) -> Outcome {
     assert_eq!(fs::metadata(p.path("cold"))?.len(), 6);
     refused(p.read("cold"), &[libc::EACCES]);
     assert!(p.mount.log_from(0).to_lowercase().contains("archived"), "the log does not say why");
+    Ok(())
+}
+
+fn a_moved_object_keeps_its_storage_class(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    let Bucket::S3 { client, name } = &p.mount.bucket else { return skip("needs a bucket") };
+    let class_of = |key: &str| -> Outcome<Option<String>> {
+        let head = block_on(client.head_object().bucket(name).key(key).send())?;
+        Ok(head.storage_class().map(|class| class.as_str().to_owned()))
+    };
+    for key in ["f", "d/g", "large"] {
+        let class = aws_sdk_s3::types::StorageClass::StandardIa;
+        let body = aws_sdk_s3::primitives::ByteStream::from_static(b"seldom read");
+        block_on(client.put_object().bucket(name).key(key).storage_class(class).body(body).send())?;
+    }
+    // Over one PUT: what its own publishing in parts has told is what is moved then.
+    p.write("large", pattern(1, 9 << 20))?;
+    // The second move goes by what the first has told.
+    for (from, to) in [("f", "f2"), ("f2", "f3"), ("d", "d2"), ("large", "large2")] {
+        fs::rename(p.path(from), p.path(to))?;
+    }
+    for key in ["f3", "d2/g", "large2"] {
+        assert_eq!(class_of(key)?.as_deref(), Some("STANDARD_IA"), "{key}");
+    }
     Ok(())
 }
 

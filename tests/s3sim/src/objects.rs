@@ -297,6 +297,8 @@ pub(crate) fn copy(endpoint: &Endpoint, call: &Call) -> Result<Answer, Refusal> 
     if call.header("x-amz-metadata-directive") == Some("REPLACE") {
         object.carried = call.carried();
     }
+    // Of all that the source carries this is never taken along: without the header the copy is STANDARD.
+    object.carried.storage_class = call.carried().storage_class;
     // S3 computes a new tag for what came in parts. Synthetic bytes are not worth it.
     if object.etag.contains('-') && !matches!(object.content, Content::Synthetic { .. }) {
         object.etag = tag(endpoint, &object.content.slice(0, object.content.len()));
