@@ -28,8 +28,8 @@ pub enum StoreError {
     /// No credentials, or credentials that the server does not take (unknown key, bad signature).
     #[error("credentials: {0}")]
     Credentials(String),
-    /// 400 ExpiredToken: new credentials are loaded for the next request, so one repeat is worth it.
-    #[error("credentials have expired ({0}): log in again, or see whether the role still hands out new ones")]
+    /// 400 ExpiredToken, 403 InvalidAccessKeyId: new credentials are loaded for the next request, so one repeat is worth it.
+    #[error("credentials are no longer taken ({0}): log in again, or see whether the role still hands out new ones")]
     ExpiredCredentials(String),
     /// 301/307/400: the bucket lives in another region.
     #[error("bucket is in another region ({0:?})")]

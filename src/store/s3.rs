@@ -13,6 +13,7 @@ mod credentials;
 mod date;
 mod errors;
 mod examine;
+mod profile;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};

@@ -20,8 +20,9 @@ const REFUSALS: [&str; 5] = [
 /// Answers that say who may not do this.
 const DENIALS: [&str; 3] = ["AccessDenied", "NotAuthorized", "UnauthorizedOperation"];
 
-/// Answers that say that the credentials have expired: new ones are loaded for the next request.
-const EXPIRIES: [&str; 2] = ["ExpiredToken", "TokenRefreshRequired"];
+/// Answers that say that the credentials have expired, or that their key is gone: new ones are loaded for the next request.
+const EXPIRIES: [&str; 4] =
+    ["ExpiredToken", "TokenRefreshRequired", "InvalidClientTokenId", "UnrecognizedClientException"];
 /// Status of a request that is too large, whatever its code.
 const TOO_LARGE: u16 = 413;
 

@@ -172,7 +172,7 @@ pub(super) async fn build_client(
 ) -> Result<Access, ConnectError> {
     let http = http_client(endpoint, settings.max_concurrency)?;
     check_region(region)?;
-    let credentials = (!settings.no_sign_request).then(|| Renewing::new(settings, region));
+    let credentials = if settings.no_sign_request { None } else { Some(Renewing::new(settings, region).await?) };
     let shared = load(region, settings.profile.as_deref(), credentials.clone()).await;
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .http_client(http)
@@ -254,7 +254,7 @@ pub async fn service_access(
         }
     };
     check_region(&region)?;
-    let credentials = Renewing::new(settings, &region);
+    let credentials = Renewing::new(settings, &region).await?;
     let mut config = load(&region, settings.profile.as_deref(), Some(credentials.clone()))
         .await
         .into_builder()

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
-use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::Credentials;
@@ -21,8 +20,9 @@ use aws_sdk_s3::config::Region;
 use aws_smithy_http_client::Builder;
 use parking_lot::Mutex;
 
-use super::connect::S3Settings;
+use super::connect::{ConnectError, S3Settings};
 use super::errors::chain_of;
+use super::profile::{ProfileCredentials, check_profile};
 use crate::clock::Clock;
 
 /// Credentials are renewed so long before they expire: IMDS has new ones five minutes ahead (user guide, "Retrieve security
@@ -122,7 +122,11 @@ fn has_keys_in_environment() -> bool {
 
 impl Renewing {
     /// The sources that the settings and the environment name; nothing is asked yet.
-    pub(super) fn new(settings: &S3Settings, region: &str) -> Self {
+    ///
+    /// # Errors
+    /// A profile is named that is not there: what comes after it would be another identity.
+    pub(super) async fn new(settings: &S3Settings, region: &str) -> Result<Self, ConnectError> {
+        check_profile(settings.profile.as_deref()).await?;
         let mut sources = Vec::new();
         let mut add = |name, provider| sources.push(Source { name, provider });
         if settings.profile.is_none() && has_keys_in_environment() {
@@ -130,11 +134,8 @@ impl Renewing {
             add("the environment", SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()));
         } else {
             let config = ProviderConfig::without_region().with_region(Some(Region::new(region.to_owned())));
-            let mut profile = ProfileFileCredentialsProvider::builder().configure(&config);
-            if let Some(name) = &settings.profile {
-                profile = profile.profile_name(name);
-            }
-            add("a profile of the AWS configuration files", SharedCredentialsProvider::new(profile.build()));
+            let profile = ProfileCredentials::new(settings.profile.as_deref(), region);
+            add("a profile of the AWS configuration files", SharedCredentialsProvider::new(profile));
             let web = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
             add("a web identity token", SharedCredentialsProvider::new(web));
             let container = EcsCredentialsProvider::builder().configure(&config).build();
@@ -152,7 +153,7 @@ impl Renewing {
                 add("the instance's role", SharedCredentialsProvider::new(instance));
             }
         }
-        Self::of(sources, settings.imds_absent.clone(), Clock::system())
+        Ok(Self::of(sources, settings.imds_absent.clone(), Clock::system()))
     }
 
     fn of(sources: Vec<Source>, imds_absent: Option<String>, clock: Clock) -> Self {

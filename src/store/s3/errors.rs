@@ -189,9 +189,11 @@ pub(super) fn classify(asked: Asked<'_>, refusal: Refusal<'_>) -> StoreError {
         "NoSuchUpload" => StoreError::NoSuchUpload,
         "NoSuchKey" | "NoSuchVersion" => StoreError::NotFound,
         "InvalidObjectState" => StoreError::Archived,
-        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => StoreError::ExpiredCredentials(detail),
-        "InvalidAccessKeyId"
-        | "InvalidToken"
+        // A key that was replaced in its file is soon deleted, and then unknown.
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidAccessKeyId" => {
+            StoreError::ExpiredCredentials(detail)
+        }
+        "InvalidToken"
         | "InvalidSecurity"
         | "SignatureDoesNotMatch"
         | "UnrecognizedClientException"
@@ -361,10 +363,10 @@ mod tests {
 
     #[test]
     fn an_expired_token_is_no_missing_permission() {
-        for (status, code) in [(403, "InvalidAccessKeyId"), (403, "SignatureDoesNotMatch")] {
+        for (status, code) in [(400, "InvalidToken"), (403, "SignatureDoesNotMatch")] {
             assert!(matches!(classify(PUT, coded(status, code)), StoreError::Credentials(_)), "{code}");
         }
-        for refusal in [coded(400, "ExpiredToken"), coded(403, "ExpiredToken"), bare(400)] {
+        for refusal in [coded(400, "ExpiredToken"), coded(403, "ExpiredToken"), coded(403, "InvalidAccessKeyId")] {
             assert!(matches!(classify(HEAD, refusal), StoreError::ExpiredCredentials(_)), "{refusal:?}");
         }
         assert!(matches!(classify(PUT, bare(400)), StoreError::Fatal(_)));

@@ -26,6 +26,10 @@ pub struct Faults {
     pub denied: &'static [&'static str],
     /// Access keys that are answered 400 ExpiredToken.
     pub expired_keys: Vec<String>,
+    /// Access keys that are answered 403 InvalidAccessKeyId.
+    pub unknown_keys: Vec<String>,
+    /// Keys of objects that are encrypted with SSE-C.
+    pub customer_encrypted: Vec<String>,
     /// How far its clock is ahead of the machine's.
     pub clock_ahead_seconds: i64,
     /// Time to the first byte.
@@ -94,6 +98,8 @@ impl Sim {
                 wrong_checksum: 0.0,
                 ignore_conditions: faults.ignore_conditions,
                 expired_keys: faults.expired_keys.clone(),
+                unknown_keys: faults.unknown_keys.clone(),
+                customer_encrypted: faults.customer_encrypted.clone(),
                 clock_ahead_seconds: faults.clock_ahead_seconds,
                 denied: faults.denied.iter().map(|&operation| operation.to_owned()).collect(),
                 listed_prefix: String::new(),

@@ -31,6 +31,16 @@ pub const PRECONDITION_FAILED: Refusal =
 pub const ACCESS_DENIED: Refusal = Refusal(403, "AccessDenied", "Access Denied");
 /// The session token has expired.
 pub const EXPIRED_TOKEN: Refusal = Refusal(400, "ExpiredToken", "The provided token has expired.");
+/// The access key is none, or is none any more.
+pub const UNKNOWN_KEY: Refusal =
+    Refusal(403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.");
+/// The object needs a key that the request does not bring.
+pub const CUSTOMER_ENCRYPTED: Refusal = Refusal(
+    400,
+    "InvalidRequest",
+    "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve \
+     the object.",
+);
 /// The request is dated too far off.
 pub const TIME_TOO_SKEWED: Refusal =
     Refusal(403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.");

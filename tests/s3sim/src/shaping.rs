@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{ACCESS_DENIED, EXPIRED_TOKEN, Refusal, TIME_TOO_SKEWED};
+use crate::answer::{
+    ACCESS_DENIED, CUSTOMER_ENCRYPTED, EXPIRED_TOKEN, Refusal, TIME_TOO_SKEWED, UNKNOWN_KEY,
+};
 use crate::call::Call;
 
 /// Requests that the log keeps.
@@ -53,6 +55,10 @@ pub struct Faults {
     pub listed_prefix: String,
     /// Access keys that are answered 400 ExpiredToken.
     pub expired_keys: Vec<String>,
+    /// Access keys that are answered 403 InvalidAccessKeyId.
+    pub unknown_keys: Vec<String>,
+    /// Keys of objects that are encrypted with SSE-C: GET and HEAD that do not bring the customer's key are answered 400.
+    pub customer_encrypted: Vec<String>,
     /// The clock of the endpoint is so many seconds ahead of the machine's; requests dated over 15 minutes off are refused.
     pub clock_ahead_seconds: i64,
 }
@@ -202,6 +208,12 @@ impl Shaping {
         }
         if call.access_key().is_some_and(|key| faults.expired_keys.iter().any(|expired| expired == key)) {
             return Some(EXPIRED_TOKEN);
+        }
+        if call.access_key().is_some_and(|key| faults.unknown_keys.iter().any(|unknown| unknown == key)) {
+            return Some(UNKNOWN_KEY);
+        }
+        if matches!(call.operation, "GetObject" | "HeadObject") && faults.customer_encrypted.contains(&call.key) {
+            return Some(CUSTOMER_ENCRYPTED);
         }
         let signed = call.signed_at()?;
         let off = match self.now_of(faults).duration_since(signed) {
