@@ -81,6 +81,7 @@ impl From<StoreError> for FsError {
             | StoreError::NoSuchUpload
             | StoreError::Credentials(_)
             | StoreError::ExpiredCredentials(_)
+            | StoreError::Unexplained(_)
             | StoreError::WrongRegion(_)
             | StoreError::NotModified
             | StoreError::RangeNotSatisfiable { .. }

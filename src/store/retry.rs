@@ -147,9 +147,10 @@ impl Attempts<'_> {
 
     /// Waits for the next try, or gives the error with which the call ends.
     async fn pause(&mut self, error: StoreError) -> StoreResult<()> {
-        if matches!(error, StoreError::ExpiredCredentials(_)) && !self.is_renewed {
+        let may_be_expired = matches!(error, StoreError::ExpiredCredentials(_) | StoreError::Unexplained(_));
+        if may_be_expired && !self.is_renewed {
             self.is_renewed = true;
-            tracing::info!("{} {}: {error}; it is repeated with new ones", self.kind.name(), self.name);
+            tracing::info!("{} {}: {error}; it is repeated with new credentials", self.kind.name(), self.name);
             self.store.metrics.add(Counter::Retries, 1);
             return Ok(());
         }

@@ -103,8 +103,10 @@ impl S3Store {
     {
         move |error| {
             let told = store_error(Asked { kind, bucket: &self.bucket }, &error);
-            if let (StoreError::ExpiredCredentials(_), Some(credentials)) = (&told, &self.credentials) {
-                credentials.refused();
+            match (&told, &self.credentials) {
+                (StoreError::ExpiredCredentials(_), Some(credentials)) => credentials.refused(),
+                (StoreError::Unexplained(_), Some(credentials)) => credentials.doubted(),
+                _ => {}
             }
             // The SDK measures the difference by each answer and signs the next request with S3's time.
             let Some(skew) = errors::skew(&error, self.clock.wall()) else { return told };
@@ -277,10 +279,10 @@ impl ObjectStore for S3Store {
             .key(request.key.as_str())
             .copy_source(answers::copy_source(&self.bucket, &request.source))
             .copy_source_if_match(request.source.etag().as_str())
+            .set_storage_class(request.storage_class().map(|class| StorageClass::from(&**class)))
             .set_if_match(if_match)
             .set_if_none_match(if_none_match);
         if let Some(attributes) = &request.attributes {
-            .set_storage_class(request.storage_class().map(|class| StorageClass::from(&**class)))
             call = call
                 .metadata_directive(MetadataDirective::Replace)
                 .set_content_type(attributes.content_type.as_deref().map(str::to_owned))
@@ -291,10 +293,10 @@ impl ObjectStore for S3Store {
         let etag = result.and_then(|result| result.e_tag());
         let version = answers::version(&request.key, etag, output.version_id())?;
         let mut info = self.written(version, 0, &date, request.attributes.as_ref());
+        info.storage_class = request.storage_class().cloned();
         if let Some(modified) = result.and_then(|result| result.last_modified()) {
             info.last_modified = answers::time(modified);
         }
-        info.storage_class = request.storage_class().cloned();
         Ok(info)
     }
 

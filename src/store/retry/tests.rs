@@ -86,6 +86,19 @@ async fn an_answer_that_no_repeat_mends_comes_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_new_credentials_may_mend_is_repeated_once() {
+    for error in [StoreError::ExpiredCredentials("ExpiredToken".into()), StoreError::Unexplained("HTTP 400".into())] {
+        let bench = bench();
+        bench.memory.put_directly("k", "x");
+        bench.faults.fail_nth(RequestKind::Head, 1, error.clone());
+        bench.store.head(&"k".into()).await.unwrap();
+        bench.faults.add(Rule::new(Fault::Before(error)).on(RequestKind::Head));
+        let refused = bench.store.head(&"k".into()).await.unwrap_err();
+        assert_eq!(bench.faults.injected(), 3, "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_to_an_exclusive_put_is_settled_by_looking() {
     let bench = bench();
     bench.faults.lose_reply_of_nth(RequestKind::Put, 1, lost());

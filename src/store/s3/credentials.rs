@@ -30,6 +30,8 @@ use crate::clock::Clock;
 const RENEW_BEFORE: Duration = Duration::from_secs(240);
 /// Between two tries to renew credentials that still hold: some sources have no later ones yet.
 const RENEW_PAUSE: Duration = Duration::from_secs(5);
+/// Between two renewals for a refusal that may have another cause than the credentials. Those of a session hold longer.
+const DOUBT_PAUSE: Duration = Duration::from_secs(300);
 /// A source may take so long: a process or a login on the far side of the network takes seconds.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// The metadata service answers within milliseconds; SDK's own patience is a second a try.
@@ -64,6 +66,10 @@ struct State {
     held: Option<Held>,
     /// When the last try to renew began.
     tried: Option<std::time::Instant>,
+    /// When a refusal without a reason was last laid to the credentials in use.
+    doubted: Option<std::time::Instant>,
+    /// They are to be loaded anew, and hold until then.
+    is_in_doubt: bool,
 }
 
 /// The credentials of one client, renewed; clones are the same.
@@ -171,6 +177,17 @@ impl Renewing {
         }
     }
 
+    /// AWS gives no reason for a refusal, and does so to expired credentials: the next request has new ones, if there are any.
+    /// Seldom, for what is refused for another reason is refused for ever.
+    pub(super) fn doubted(&self) {
+        let mut state = self.0.state.lock();
+        let now = self.0.clock.now();
+        if state.doubted.is_none_or(|doubted| now.saturating_duration_since(doubted) >= DOUBT_PAUSE) {
+            state.doubted = Some(now);
+            state.is_in_doubt = true;
+        }
+    }
+
     /// Where the credentials come from.
     pub(super) async fn told(&self) -> Result<CredentialsTold, String> {
         let held = self.get().await.map_err(|error| cause_of(&error))?;
@@ -179,15 +196,21 @@ impl Renewing {
     }
 
     async fn get(&self) -> Result<Held, CredentialsError> {
-        if let Some(held) = self.present() {
+        if let (Some(held), false) = (self.present(), self.is_in_doubt()) {
             return Ok(held);
         }
         let _loading = self.0.loading.lock().await;
         // Somebody else may have loaded them meanwhile.
         match self.present() {
-            Some(held) => Ok(held),
+            Some(held) if !self.is_in_doubt() => Ok(held),
+            // They most likely hold: the doubt takes nothing away.
+            Some(held) => Ok(self.load().await.unwrap_or(held)),
             None => self.load().await,
         }
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.0.state.lock().is_in_doubt
     }
 
     /// What is held and has not expired; begins to renew it when it is about to.
@@ -214,6 +237,7 @@ impl Renewing {
     /// Asks the sources in order. The first that has credentials, or ought to have them and fails, decides.
     async fn load(&self) -> Result<Held, CredentialsError> {
         let mut lacking: Vec<&str> = Vec::new();
+        self.0.state.lock().is_in_doubt = false;
         for source in &self.0.sources {
             let asked = tokio::time::timeout(LOAD_TIMEOUT, source.provider.provide_credentials()).await;
             let asked = asked.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(LOAD_TIMEOUT)));
@@ -360,6 +384,23 @@ mod tests {
             assert!(refused.contains("of the environment is empty") && refused.lines().count() == 1, "{refused}");
             assert!(!refused.contains(secret) || secret == "s", "a secret is told: {refused}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_without_a_reason_renews_them_now_and_then_and_takes_none_away() {
+        let bed = bed();
+        bed.key().await.expect("a key");
+        bed.renewing.doubted();
+        assert_eq!(bed.key().await.expect("a key"), "KEY2");
+        for _ in 0..3 {
+            bed.clock.advance(Duration::from_secs(60));
+            bed.renewing.doubted();
+            assert_eq!(bed.key().await.expect("a key"), "KEY2");
+        }
+        bed.clock.advance(DOUBT_PAUSE);
+        bed.is_away.store(true, Ordering::SeqCst);
+        bed.renewing.doubted();
+        assert_eq!(bed.key().await.expect("it holds"), "KEY2");
     }
 
     #[tokio::test]

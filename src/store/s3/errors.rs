@@ -257,8 +257,8 @@ fn by_status(asked: Asked<'_>, refusal: Refusal<'_>, detail: String) -> StoreErr
         200..=299 => StoreError::Transient(format!("unreadable answer: {detail}")),
         304 => StoreError::NotModified,
         301 | 302 | 307 | 308 => StoreError::WrongRegion(refusal.bucket_region.map(str::to_owned)),
-        // S3's answer to a HEAD with an expired token; nothing else in a HEAD of ours is malformed.
-        400 if asked.kind == RequestKind::Head && refusal.code.is_none() => StoreError::ExpiredCredentials(detail),
+        // S3's answer to a HEAD with an expired token, and to one of an object that is encrypted with SSE-C.
+        400 if asked.kind == RequestKind::Head && refusal.code.is_none() => StoreError::Unexplained(detail),
         401 => StoreError::Credentials(detail),
         403 => denied(asked, detail),
         404 => match asked.kind {
@@ -369,6 +369,7 @@ mod tests {
         for refusal in [coded(400, "ExpiredToken"), coded(403, "ExpiredToken"), coded(403, "InvalidAccessKeyId")] {
             assert!(matches!(classify(HEAD, refusal), StoreError::ExpiredCredentials(_)), "{refusal:?}");
         }
+        assert!(matches!(classify(HEAD, bare(400)), StoreError::Unexplained(_)));
         assert!(matches!(classify(PUT, bare(400)), StoreError::Fatal(_)));
     }
 

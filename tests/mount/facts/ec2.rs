@@ -22,6 +22,9 @@ pub fn facts() -> Vec<Fact> {
         own!(a_long_upload_and_a_long_read_live_through_renewals).seconds(180),
         own!(expired_credentials_are_loaded_anew_and_the_request_is_repeated),
         own!(credentials_that_stay_expired_are_told_in_a_line),
+        own!(keys_that_are_renewed_in_their_file_are_seen),
+        own!(a_profile_that_is_not_there_is_refused_in_a_line),
+        own!(an_object_encrypted_with_sse_c_is_told_and_costs_no_renewals),
         own!(a_metadata_service_that_hangs_is_told_and_the_mount_works),
         own!(without_credentials_the_hanging_service_is_the_cause),
         own!(a_hop_limit_of_one_is_told_with_its_remedy),
@@ -79,7 +82,7 @@ fn a_long_upload_and_a_long_read_live_through_renewals(c: &Context) -> Outcome {
     let used = p.sim().access_keys();
     let renewed = used.iter().filter(|key| key.starts_with("ASIASTUB")).count();
     assert!(renewed >= 3, "{used:?}");
-    assert!(!p.mount.log_from(0).contains("have expired"), "{}", p.mount.log_from(0));
+    assert!(!p.mount.log_from(0).contains("no longer taken"), "{}", p.mount.log_from(0));
     Ok(())
 }
 
@@ -112,6 +115,78 @@ fn credentials_that_stay_expired_are_told_in_a_line(c: &Context) -> Outcome {
     p.sim().set(&Faults::default());
     file.sync_all()?;
     same_bytes(&p.object("f")?, b"kept");
+    Ok(())
+}
+
+/// A mount whose keys are in files of its own.
+fn with_files(keys: &std::path::Path) -> Mounting {
+    Mounting::default()
+        .variable("AWS_ACCESS_KEY_ID", None)
+        .variable("AWS_SECRET_ACCESS_KEY", None)
+        .variable("AWS_SHARED_CREDENTIALS_FILE", keys.to_str())
+        .variable("AWS_CONFIG_FILE", Some("/dev/null"))
+}
+
+fn profile(name: &str, key: &str) -> String {
+    format!("[{name}]\naws_access_key_id = {key}\naws_secret_access_key = secret\naws_session_token = session\n")
+}
+
+fn keys_that_are_renewed_in_their_file_are_seen(c: &Context) -> Outcome {
+    let home = tempfile::tempdir()?;
+    let keys = home.path().join("credentials");
+    std::fs::write(&keys, profile("default", "ASIAFIRST"))?;
+    let p = c.mount_as(&with_files(&keys))?;
+    p.write("before", "x")?;
+    let refusals = [
+        Faults { expired_keys: vec!["ASIAFIRST".into()], ..Faults::default() },
+        Faults { unknown_keys: vec!["ASIAFIRST".into(), "ASIASECOND".into()], ..Faults::default() },
+    ];
+    for (key, refusal) in ["ASIASECOND", "ASIATHIRD"].into_iter().zip(refusals) {
+        // What was loaded within the last second is not loaded again.
+        thread::sleep(Duration::from_millis(1100));
+        std::fs::write(&keys, profile("default", key))?;
+        p.sim().set(&refusal);
+        p.write(key, "y")?;
+        same_bytes(&p.object(key)?, b"y");
+        assert!(p.sim().access_keys().contains(key), "{:?}", p.sim().access_keys());
+    }
+    Ok(())
+}
+
+fn a_profile_that_is_not_there_is_refused_in_a_line(c: &Context) -> Outcome {
+    let home = tempfile::tempdir()?;
+    let keys = home.path().join("credentials");
+    std::fs::write(&keys, profile("work", "ASIAWORK"))?;
+    // There is another identity to be had, which must not be taken.
+    let imds = ImdsStub::start(Manner::Answers, LONG, 1)?;
+    let files = with_files(&keys)
+        .variable("AWS_EC2_METADATA_DISABLED", None)
+        .variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", Some(&imds.endpoint));
+    let named = |name: &str| Mounting { options: vec!["--profile".into(), name.into()], ..files.clone() };
+    let p = c.mount_as(&named("work"))?;
+    p.write("f", "x")?;
+    assert!(imds.keys().is_empty());
+    for how in [named("wrok"), files.clone().variable("AWS_PROFILE", Some("wrok"))] {
+        let said = refusal(c, &how);
+        let line = said.lines().find(|line| line.contains("\"wrok\"")).unwrap_or_default();
+        assert!(line.contains("is in none of the AWS configuration files"), "{said}");
+    }
+    assert!(imds.keys().is_empty());
+    Ok(())
+}
+
+fn an_object_encrypted_with_sse_c_is_told_and_costs_no_renewals(c: &Context) -> Outcome {
+    let imds = ImdsStub::start(Manner::Answers, LONG, usize::MAX)?;
+    let p = c.mount_as(&imds.mounting())?;
+    p.sim().set(&Faults { customer_encrypted: vec!["f".into()], ..Faults::default() });
+    let first = imds.keys().len();
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(1100));
+        refused(std::fs::metadata(p.path("f")), &[libc::EIO]);
+    }
+    assert_eq!(imds.keys().len(), first + 1);
+    let log = p.mount.log_from(0);
+    assert!(log.lines().any(|line| line.contains("encrypted with SSE-C")), "{log}");
     Ok(())
 }
 
