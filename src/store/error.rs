@@ -96,9 +96,10 @@ impl StoreError {
         matches!(self, Self::Throttled { .. } | Self::Transient(_) | Self::Unsent(_) | Self::Corrupt(_))
     }
 
-    /// Whether a write that ended so may have happened all the same.
+    /// Whether a write that ended so may have happened all the same. A proxy or a gateway says 503 and 429 also of what the
+    /// server behind it has done.
     pub fn is_ambiguous(&self) -> bool {
-        matches!(self, Self::Transient(_) | Self::Deadline(_) | Self::Corrupt(_))
+        matches!(self, Self::Throttled { .. } | Self::Transient(_) | Self::Deadline(_) | Self::Corrupt(_))
     }
 
     /// Whether the object is another than the one that was asked for by its tag.

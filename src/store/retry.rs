@@ -178,9 +178,7 @@ impl Attempts<'_> {
         let (tries, took) = (self.failures, self.elapsed());
         let told = format!("{error} (after {tries} tries in {:.1} s)", took.as_secs_f64());
         match error {
-            StoreError::Throttled { retry_after, .. } if !self.is_in_doubt => {
-                StoreError::Throttled { detail: told, retry_after }
-            }
+            StoreError::Throttled { retry_after, .. } => StoreError::Throttled { detail: told, retry_after },
             StoreError::Corrupt(_) => StoreError::Corrupt(told),
             StoreError::Unsent(_) => StoreError::Deadline(told),
             _ if took + Duration::from_millis(1) >= self.limits.deadline => StoreError::Deadline(told),
@@ -195,6 +193,12 @@ fn may_be_echo(error: &StoreError) -> bool {
         error,
         StoreError::PreconditionFailed | StoreError::Conflict | StoreError::NotFound | StoreError::NoSuchUpload
     )
+}
+
+/// Whether to look now. A server that is busy is not asked more than it must be: what it did all the same shows in the refusal of
+/// the next try.
+fn is_worth_a_look(error: &StoreError) -> bool {
+    may_be_echo(error) || (error.is_ambiguous() && !matches!(error, StoreError::Throttled { .. }))
 }
 
 /// A refusal that cannot be told from an echo, since nobody could look.
@@ -232,7 +236,7 @@ impl ObjectStore for RetryStore {
             };
             // Without a condition the same bytes may be put twice.
             let is_conditional = request.condition != WriteCondition::None;
-            if is_conditional && attempts.is_in_doubt && (error.is_ambiguous() || may_be_echo(&error)) {
+            if is_conditional && attempts.is_in_doubt && is_worth_a_look(&error) {
                 match self.look(&request.key, |found| settle::is_put(&request, found)).await {
                     Seen::Ours(info) => return Ok(info),
                     Seen::NotOurs => {}
@@ -325,7 +329,7 @@ impl ObjectStore for RetryStore {
                 Ok(info) => return Ok(info),
                 Err(error) => error,
             };
-            if attempts.is_in_doubt && (error.is_ambiguous() || may_be_echo(&error)) {
+            if attempts.is_in_doubt && is_worth_a_look(&error) {
                 let is_consumed = matches!(error, StoreError::NoSuchUpload);
                 match self.look(&request.key, |found| settle::is_completed(&request, found, is_consumed)).await {
                     Seen::Ours(info) => return Ok(info),

@@ -261,3 +261,36 @@ async fn a_batch_that_is_refused_whole_is_deleted_in_smaller_ones() {
     bench.store.delete_many(keys).await.expect_err("it is refused");
     assert_eq!(bench.faults.injected() - injected, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_happened_behind_a_503_is_settled_by_one_look() {
+    let bench = bench();
+    bench.faults.lose_reply_of_nth(RequestKind::Put, 1, slow_down(None));
+    bench.store.put(put("mine", WriteCondition::Absent)).await.unwrap();
+    assert_eq!((bench.memory.requests(RequestKind::Put), bench.memory.requests(RequestKind::Head)), (2, 1));
+
+    let bench = self::bench();
+    let request = upload(&bench, WriteCondition::None).await;
+    bench.faults.lose_reply_of_nth(RequestKind::CompleteUpload, 1, slow_down(None));
+    let info = bench.store.complete_upload(request).await.unwrap();
+    assert_eq!(Some(info), bench.memory.info("k"));
+    assert_eq!((bench.memory.requests(RequestKind::CompleteUpload), bench.memory.requests(RequestKind::Head)), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_503_that_did_nothing_and_another_writer_is_a_conflict() {
+    let bench = bench();
+    bench.memory.put_directly("k", "theirs");
+    bench.faults.fail_nth(RequestKind::Put, 1, slow_down(None));
+    let error = bench.store.put(put("mine", WriteCondition::Absent)).await.unwrap_err();
+    assert!(matches!(error, StoreError::PreconditionFailed), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_throttled_writes_for_good_leaves_them_in_doubt_and_is_not_asked_for_more() {
+    let bench = bench();
+    bench.faults.add(Rule::new(Fault::After(slow_down(None))).on(RequestKind::Put));
+    let error = bench.store.put(put("mine", WriteCondition::None)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Throttled { .. }) && error.is_ambiguous(), "{error}");
+    assert_eq!(bench.memory.requests(RequestKind::Head), 0);
+}
