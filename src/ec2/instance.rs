@@ -18,8 +18,8 @@ pub struct Instance {
     pub instance_type: String,
     /// Such as `eu-west-1`.
     pub region: String,
-    /// It may be taken away with two minutes' notice.
-    pub is_spot: bool,
+    /// It may be taken away with two minutes' notice; `None` if the service did not say.
+    pub is_spot: Option<bool>,
 }
 
 /// The fields of the instance identity document that are used (user guide, "Instance identity documents").
@@ -46,13 +46,12 @@ impl Instance {
         let text = imds.get(path, PATIENCE).await?;
         let document: IdentityDocument = serde_json::from_str(&text)
             .map_err(|error| ImdsError::Refused(imds.endpoint(), path.to_owned(), format!("unreadable: {error}")))?;
-        // Older regions and other clouds' imitations may not know it: then nothing is to be feared.
-        let life_cycle = imds.get("/latest/meta-data/instance-life-cycle", PATIENCE).await.unwrap_or_default();
+        let is_spot = super::spot::is_spot(imds, PATIENCE).await;
         Ok(Self {
             id: document.instance_id,
             instance_type: document.instance_type,
             region: document.region,
-            is_spot: life_cycle == "spot",
+            is_spot: is_spot.inspect_err(|error| tracing::debug!("no word about the life cycle: {error}")).ok(),
         })
     }
 }
@@ -74,7 +73,7 @@ mod tests {
             id: "i-07".into(),
             instance_type: "r3.8xlarge".into(),
             region: "us-east-2".into(),
-            is_spot: true,
+            is_spot: Some(true),
         };
         assert_eq!(Instance::ask(&imds).await, Ok(expected));
         stub.put("/latest/dynamic/instance-identity/document", "<html>");

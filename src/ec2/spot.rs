@@ -33,8 +33,30 @@ impl SpotNotice {
     }
 }
 
-/// Waits for a notice. A recommendation to rebalance is logged once, when it first comes.
+/// Whether this is a spot instance, within `patience`.
+///
+/// # Errors
+/// The service did not say, which it may do later.
+pub async fn is_spot(imds: &Imds, patience: Duration) -> Result<bool, ImdsError> {
+    match imds.get("/latest/meta-data/instance-life-cycle", patience).await {
+        Ok(life_cycle) => Ok(life_cycle == "spot"),
+        // Older regions and other clouds' imitations may not know it: then nothing is to be feared.
+        Err(ImdsError::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits for a notice; for ever where the instance is no spot instance. A recommendation to rebalance is logged once, when it
+/// first comes.
 pub async fn notice(imds: &Imds) -> SpotNotice {
+    loop {
+        match is_spot(imds, PATIENCE).await {
+            Ok(true) => break,
+            Ok(false) => std::future::pending().await,
+            Err(error) => tracing::debug!(%error, "no word about the life cycle"),
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
     let mut is_rebalance_told = false;
     loop {
         match imds.get("/latest/meta-data/spot/instance-action", PATIENCE).await {
@@ -59,9 +81,12 @@ mod tests {
     use super::super::stub::{Manner, Stub};
     use super::*;
 
+    const LIFE_CYCLE: &str = "/latest/meta-data/instance-life-cycle";
+
     #[tokio::test]
     async fn a_notice_is_heard() {
         let stub = Stub::start(Manner::Answers).await;
+        stub.put(LIFE_CYCLE, "spot");
         let imds = Imds::at(&stub.endpoint()).expect("an address");
         stub.put("/latest/meta-data/events/recommendations/rebalance", r#"{"noticeTime": "2026-11-25T22:07:17Z"}"#);
         stub.put(
@@ -85,10 +110,34 @@ mod tests {
     #[tokio::test]
     async fn without_a_notice_it_asks_on() {
         let stub = Stub::start(Manner::Answers).await;
+        stub.put(LIFE_CYCLE, "spot");
         let imds = Imds::at(&stub.endpoint()).expect("an address");
         stub.put("/latest/meta-data/spot/instance-action", "unreadable");
         let waited = tokio::time::timeout(Duration::from_millis(200), notice(&imds)).await;
         assert!(waited.is_err(), "{waited:?}");
         assert_eq!(stub.tokens_given(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_life_cycle_that_is_not_told_at_once_is_asked_for_again() {
+        let stub = Stub::start(Manner::Answers).await;
+        stub.put("/latest/meta-data/spot/instance-action", r#"{"action": "stop", "time": "2026-11-25T22:09:17Z"}"#);
+        stub.put(LIFE_CYCLE, "spot");
+        stub.fail(LIFE_CYCLE, 2);
+        let imds = Imds::at(&stub.endpoint()).expect("an address");
+        is_spot(&imds, PATIENCE).await.expect_err("it fails twice");
+        assert_eq!(notice(&imds).await.action, "stop");
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_is_no_spot_instance_is_not_asked_for_notices() {
+        let stub = Stub::start(Manner::Answers).await;
+        stub.put("/latest/meta-data/spot/instance-action", r#"{"action": "stop", "time": "2026-11-25T22:09:17Z"}"#);
+        let imds = Imds::at(&stub.endpoint()).expect("an address");
+        for life_cycle in [None, Some("on-demand")] {
+            life_cycle.inspect(|text| stub.put(LIFE_CYCLE, text));
+            let waited = tokio::time::timeout(Duration::from_millis(200), notice(&imds)).await;
+            assert!(waited.is_err(), "{waited:?}");
+        }
     }
 }

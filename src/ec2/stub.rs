@@ -31,6 +31,8 @@ pub(crate) enum Manner {
 struct State {
     manner: Manner,
     answers: Mutex<HashMap<String, String>>,
+    /// How many more questions for a path are answered 500.
+    failures: Mutex<HashMap<String, u32>>,
     tokens: AtomicU32,
     /// Tokens up to this one are no longer taken.
     forgotten: AtomicU32,
@@ -49,20 +51,21 @@ impl Stub {
     pub(crate) async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
-        let (answers, tokens, forgotten) = (Mutex::default(), AtomicU32::new(0), AtomicU32::new(0));
-        let state = Arc::new(State { manner, answers, tokens, forgotten });
+        let (tokens, forgotten) = (AtomicU32::new(0), AtomicU32::new(0));
+        let (answers, failures) = (Mutex::default(), Mutex::default());
+        let state = Arc::new(State { manner, answers, failures, tokens, forgotten });
         let served = Arc::clone(&state);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let state = Arc::clone(&served);
                 tokio::spawn(async move {
                     let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                    // The real one (`Server: EC2ws`) closes after each answer, and says so.
                     let _ = hyper::server::conn::http1::Builder::new()
+                        .keep_alive(false)
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
-                    // The real one (`Server: EC2ws`) closes after each answer, and says so.
                 });
-                        .keep_alive(false)
             }
         });
         Self { state, port, task }
@@ -76,6 +79,11 @@ impl Stub {
     /// What stands at a path from now on.
     pub(crate) fn put(&self, path: &str, text: &str) {
         self.state.answers.lock().insert(path.to_owned(), text.to_owned());
+    }
+
+    /// Answers 500 to the next questions for a path.
+    pub(crate) fn fail(&self, path: &str, times: u32) {
+        self.state.failures.lock().insert(path.to_owned(), times);
     }
 
     /// Takes no token any more that it has given.
@@ -112,6 +120,10 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let number = token.and_then(|token| token.strip_prefix("token-")?.parse::<u32>().ok());
     if number.is_none_or(|number| number <= state.forgotten.load(Ordering::SeqCst)) {
         return said(StatusCode::UNAUTHORIZED, String::new());
+    }
+    if let Some(left) = state.failures.lock().get_mut(request.uri().path()).filter(|left| **left > 0) {
+        *left -= 1;
+        return said(StatusCode::INTERNAL_SERVER_ERROR, String::new());
     }
     match state.answers.lock().get(request.uri().path()) {
         Some(text) => said(StatusCode::OK, text.clone()),

@@ -30,7 +30,7 @@ impl Surroundings {
         };
         match &instance {
             Ok((_, it)) => {
-                tracing::info!(id = it.id, kind = it.instance_type, region = it.region, spot = it.is_spot, "on EC2");
+                tracing::info!(id = it.id, kind = it.instance_type, region = it.region, spot = ?it.is_spot, "on EC2");
             }
             // Without it an instance has no role, no region, limits for any machine and no word of its end.
             Err(error) if is_expected || is_a_fault(error) => {
@@ -65,8 +65,12 @@ impl Surroundings {
         self.instance.as_ref().err().map(ToString::to_string)
     }
 
-    /// Where spot notices come from, on a spot instance.
+    /// Where spot notices come from, on what may be a spot instance.
     pub fn spot(&self) -> Option<Arc<Imds>> {
-        self.instance.as_ref().ok().filter(|(_, instance)| instance.is_spot).map(|(imds, _)| Arc::clone(imds))
+        self.instance
+            .as_ref()
+            .ok()
+            .filter(|(_, instance)| instance.is_spot != Some(false))
+            .map(|(imds, _)| Arc::clone(imds))
     }
 }

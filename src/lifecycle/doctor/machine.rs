@@ -125,7 +125,7 @@ pub(super) fn instance(here: &Surroundings) -> Check {
                     format!(", {baseline} Gbit/s")
                 }
             });
-            let spot = if it.is_spot { ", spot" } else { "" };
+            let spot = if it.is_spot == Some(true) { ", spot" } else { "" };
             Check::ok(name, format!("{} ({}) in {}{bandwidth}{spot}", it.id, it.instance_type, it.region))
         }
         Err(error @ (ImdsError::NotEc2 | ImdsError::Disabled | ImdsError::Unreachable(..))) => {
