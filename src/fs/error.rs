@@ -77,11 +77,11 @@ impl From<StoreError> for FsError {
             StoreError::AccessDenied { .. } | StoreError::Archived => Self::AccessDenied(error.to_string()),
             StoreError::TooLarge(_) => Self::TooLarge,
             StoreError::BadKey(_) => Self::InvalidName,
+            StoreError::Unexplained(refusal) => (*refusal).into(),
             StoreError::NoSuchBucket(_)
             | StoreError::NoSuchUpload
             | StoreError::Credentials(_)
             | StoreError::ExpiredCredentials(_)
-            | StoreError::Unexplained(_)
             | StoreError::WrongRegion(_)
             | StoreError::NotModified
             | StoreError::RangeNotSatisfiable { .. }

@@ -31,10 +31,10 @@ pub enum StoreError {
     /// 400 ExpiredToken, 403 InvalidAccessKeyId: new credentials are loaded for the next request, so one repeat is worth it.
     #[error("credentials are no longer taken ({0}): log in again, or see whether the role still hands out new ones")]
     ExpiredCredentials(String),
-    /// 400 to a HEAD, whose answer has no body to say why: credentials that have expired, or an object that is encrypted with a key of
-    /// its owner's. Where those in use may be old the next request has new ones, so one repeat is worth it.
-    #[error("{0} without a reason: is the object encrypted with SSE-C, or have the credentials expired?")]
-    Unexplained(String),
+    /// A refusal without a reason, as a HEAD has it. The credentials may be at fault, and the next request has new ones: one repeat is
+    /// worth it, and if nothing is mended by that the refusal is what it holds. Never passes the retry layer.
+    #[error("{0}")]
+    Unexplained(Box<StoreError>),
     /// 301/307/400: the bucket lives in another region.
     #[error("bucket is in another region ({0:?})")]
     WrongRegion(Option<String>),

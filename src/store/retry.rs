@@ -201,6 +201,10 @@ fn is_worth_a_look(error: &StoreError) -> bool {
     may_be_echo(error) || (error.is_ambiguous() && !matches!(error, StoreError::Throttled { .. }))
 }
 
+        let error = match error {
+            StoreError::Unexplained(refusal) => *refusal,
+            explained => explained,
+        };
 /// A refusal that cannot be told from an echo, since nobody could look.
 fn undecided(error: &StoreError) -> StoreError {
     StoreError::Transient(format!("a reply was lost, and whether the write happened is not known: {error}"))

@@ -103,13 +103,15 @@ impl S3Store {
     {
         move |error| {
             let told = store_error(Asked { kind, bucket: &self.bucket }, &error);
-            match (&told, &self.credentials) {
-                (StoreError::ExpiredCredentials(_), Some(credentials)) => credentials.refused(),
-                (StoreError::Unexplained(_), Some(credentials)) => credentials.doubted(),
-                _ => {}
+            if let (StoreError::ExpiredCredentials(_), Some(credentials)) = (&told, &self.credentials) {
+                credentials.refused();
             }
             // The SDK measures the difference by each answer and signs the next request with S3's time.
-            let Some(skew) = errors::skew(&error, self.clock.wall()) else { return told };
+            let Some(skew) = errors::skew(&error, self.clock.wall()) else {
+                let is_doubted =
+                    errors::is_unexplained(kind, &error) && self.credentials.as_ref().is_some_and(Renewing::doubted);
+                return if is_doubted { StoreError::Unexplained(Box::new(told)) } else { told };
+            };
             let now = self.clock.now();
             let noticed = *self.skew_noticed.get_or_init(|| {
                 tracing::warn!("{skew}");

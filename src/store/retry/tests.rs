@@ -87,7 +87,10 @@ async fn an_answer_that_no_repeat_mends_comes_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_new_credentials_may_mend_is_repeated_once() {
-    for error in [StoreError::ExpiredCredentials("ExpiredToken".into()), StoreError::Unexplained("HTTP 400".into())] {
+    for error in [
+        StoreError::ExpiredCredentials("ExpiredToken".into()),
+        StoreError::Unexplained(Box::new(StoreError::Fatal("HTTP 400".into()))),
+    ] {
         let bench = bench();
         bench.memory.put_directly("k", "x");
         bench.faults.fail_nth(RequestKind::Head, 1, error.clone());
@@ -95,6 +98,7 @@ async fn what_new_credentials_may_mend_is_repeated_once() {
         bench.faults.add(Rule::new(Fault::Before(error)).on(RequestKind::Head));
         let refused = bench.store.head(&"k".into()).await.unwrap_err();
         assert_eq!(bench.faults.injected(), 3, "{refused}");
+        assert!(matches!(refused, StoreError::ExpiredCredentials(_) | StoreError::Fatal(_)), "{refused:?}");
     }
 }
 

@@ -30,6 +30,8 @@ use crate::clock::Clock;
 const RENEW_BEFORE: Duration = Duration::from_secs(240);
 /// Between two tries to renew credentials that still hold: some sources have no later ones yet.
 const RENEW_PAUSE: Duration = Duration::from_secs(5);
+/// Requests that were signed with the same credentials are refused within such a time.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// Between two renewals for a refusal that may have another cause than the credentials. Those of a session hold longer.
 const DOUBT_PAUSE: Duration = Duration::from_secs(300);
 /// A source may take so long: a process or a login on the far side of the network takes seconds.
@@ -172,20 +174,23 @@ impl Renewing {
     pub fn refused(&self) {
         let mut state = self.0.state.lock();
         let now = self.0.clock.now();
-        if state.held.as_ref().is_some_and(|held| now.saturating_duration_since(held.loaded) > Duration::from_secs(1)) {
+        if state.held.as_ref().is_some_and(|held| now.saturating_duration_since(held.loaded) > TOGETHER) {
             state.held = None;
         }
     }
 
-    /// AWS gives no reason for a refusal, and does so to expired credentials: the next request has new ones, if there are any.
-    /// Seldom, for what is refused for another reason is refused for ever.
-    pub(super) fn doubted(&self) {
+    /// AWS gives no reason for a refusal, and does so to credentials that have expired. Tells whether the next request may have
+    /// others: seldom, for what is refused for another reason is refused for ever.
+    pub(super) fn doubted(&self) -> bool {
         let mut state = self.0.state.lock();
         let now = self.0.clock.now();
-        if state.doubted.is_none_or(|doubted| now.saturating_duration_since(doubted) >= DOUBT_PAUSE) {
+        let since = state.doubted.map(|doubted| now.saturating_duration_since(doubted));
+        if since.is_none_or(|since| since >= DOUBT_PAUSE) {
             state.doubted = Some(now);
             state.is_in_doubt = true;
         }
+        // Many requests are refused together.
+        state.is_in_doubt || since.is_some_and(|since| since <= TOGETHER)
     }
 
     /// Where the credentials come from.
@@ -390,16 +395,18 @@ mod tests {
     async fn a_refusal_without_a_reason_renews_them_now_and_then_and_takes_none_away() {
         let bed = bed();
         bed.key().await.expect("a key");
-        bed.renewing.doubted();
-        assert_eq!(bed.key().await.expect("a key"), "KEY2");
+        for _ in 0..2 {
+            assert!(bed.renewing.doubted(), "many are refused together");
+            assert_eq!(bed.key().await.expect("a key"), "KEY2");
+        }
         for _ in 0..3 {
             bed.clock.advance(Duration::from_secs(60));
-            bed.renewing.doubted();
+            assert!(!bed.renewing.doubted());
             assert_eq!(bed.key().await.expect("a key"), "KEY2");
         }
         bed.clock.advance(DOUBT_PAUSE);
         bed.is_away.store(true, Ordering::SeqCst);
-        bed.renewing.doubted();
+        assert!(bed.renewing.doubted());
         assert_eq!(bed.key().await.expect("it holds"), "KEY2");
     }
 

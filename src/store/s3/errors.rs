@@ -38,6 +38,14 @@ pub(super) fn skew<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, n
     is_skew.then(|| skewed(&format!("by {} s", off.as_secs())))
 }
 
+/// Whether this is how a HEAD is refused for its credentials, expired or unknown, and for other reasons as well: it has no body to
+/// say why.
+pub(super) fn is_unexplained<E: ProvideErrorMetadata>(kind: RequestKind, error: &SdkError<E, HttpResponse>) -> bool {
+    let SdkError::ServiceError(service) = error else { return false };
+    let is_bare = service.err().meta().code().is_none_or(|code| code == "Forbidden");
+    kind == RequestKind::Head && is_bare && matches!(service.raw().status().as_u16(), 400 | 403)
+}
+
 fn skewed(detail: &str) -> StoreError {
     StoreError::Transient(format!(
         "the clock of this machine is wrong ({detail}): set it, with chrony and the time server 169.254.169.123 on EC2"
@@ -258,7 +266,9 @@ fn by_status(asked: Asked<'_>, refusal: Refusal<'_>, detail: String) -> StoreErr
         304 => StoreError::NotModified,
         301 | 302 | 307 | 308 => StoreError::WrongRegion(refusal.bucket_region.map(str::to_owned)),
         // S3's answer to a HEAD with an expired token, and to one of an object that is encrypted with SSE-C.
-        400 if asked.kind == RequestKind::Head && refusal.code.is_none() => StoreError::Unexplained(detail),
+        400 if asked.kind == RequestKind::Head && refusal.code.is_none() => StoreError::Fatal(format!(
+            "{detail} without a reason: is the object encrypted with SSE-C, or have the credentials expired?"
+        )),
         401 => StoreError::Credentials(detail),
         403 => denied(asked, detail),
         404 => match asked.kind {
@@ -369,8 +379,8 @@ mod tests {
         for refusal in [coded(400, "ExpiredToken"), coded(403, "ExpiredToken"), coded(403, "InvalidAccessKeyId")] {
             assert!(matches!(classify(HEAD, refusal), StoreError::ExpiredCredentials(_)), "{refusal:?}");
         }
-        assert!(matches!(classify(HEAD, bare(400)), StoreError::Unexplained(_)));
-        assert!(matches!(classify(PUT, bare(400)), StoreError::Fatal(_)));
+        assert!(matches!(classify(HEAD, bare(400)), StoreError::Fatal(told) if told.contains("SSE-C")));
+        assert!(matches!(classify(PUT, bare(400)), StoreError::Fatal(told) if !told.contains("SSE-C")));
     }
 
     #[test]
