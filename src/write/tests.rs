@@ -7,7 +7,7 @@ mod spilled;
 use std::sync::Arc;
 
 use super::*;
-use crate::metrics::RequestKind;
+use crate::metrics::{Gauge, Metrics, RequestKind};
 use crate::store::faulty::{Fault, Faults, FaultyStore, Gate, Rule};
 use crate::store::memory::MemoryStore;
 
@@ -42,6 +42,27 @@ async fn a_part_fetches_its_rest_from_the_base_only_when_its_upload_has_its_turn
     gate.open();
     publishing.await.expect("no panic").expect("published");
     assert_eq!(bucket.content("k").as_deref(), Some(&expected[..]));
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_is_no_longer_on_its_way() {
+    let (bucket, faults, gate) = (MemoryStore::with_part_bytes_min(1), Faults::seeded(0), Gate::closed());
+    faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::UploadPart));
+    let limits = WriteLimits { staging_bytes: 64 * MIB, part_bytes: MIB, single_put_bytes_max: 0, uploads_max: 2 };
+    let (store, metrics) = (FaultyStore::new(Arc::new(bucket.clone()), faults), Arc::new(Metrics::default()));
+    let (pages, journal) = (PagePool::new(0), Journal::disabled());
+    let engine = WriteEngine::new(Arc::new(store), pages, limits, Arc::clone(&metrics), Clock::system(), journal);
+    let base = Base::Object(bucket.put_directly("k", vec![7; 8 * MIB as usize]));
+    let writer = engine.writer(WriteTarget { key: "k".into(), base, attributes: ObjectAttributes::default() });
+    for part in 0..8 {
+        writer.write(part * MIB, Bytes::from_static(b"x")).await.expect("written");
+    }
+    let publishing = tokio::spawn(async move { writer.publish().await });
+    gate.arrived(2).await;
+    assert_eq!(metrics.gauge(Gauge::UploadingBytes), 2 * MIB as i64);
+    publishing.abort();
+    publishing.await.expect_err("it was given up");
+    assert_eq!(metrics.gauge(Gauge::UploadingBytes), 0);
 }
 
 #[tokio::test]

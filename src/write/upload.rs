@@ -10,7 +10,7 @@ use super::spilled::{load, load_bytes};
 use super::state::{Part, State};
 use super::writer::Inner;
 use super::{Drain, Piece, WriteError};
-use crate::metrics::Gauge;
+use crate::metrics::{Gauge, Metrics};
 use crate::store::{Payload, StoreResult, UploadId, UploadedPart};
 
 /// A part to be uploaded, with the bytes as they were when it was made.
@@ -26,6 +26,26 @@ impl UploadJob {
         let at = state.count;
         state.parts.insert(number, Part::Uploading { at });
         Self { number, pieces: state.staging.share(state.layout.range(number)) }
+    }
+}
+
+/// Counts bytes as being uploaded, until it is dropped: the caller may stop waiting at any time.
+struct OnTheWay<'a> {
+    metrics: &'a Metrics,
+    bytes: i64,
+}
+
+impl<'a> OnTheWay<'a> {
+    fn of(payload: &Payload, metrics: &'a Metrics) -> Self {
+        let bytes = i64::try_from(payload.len_bytes()).unwrap_or(0);
+        metrics.shift(Gauge::UploadingBytes, bytes);
+        Self { metrics, bytes }
+    }
+}
+
+impl Drop for OnTheWay<'_> {
+    fn drop(&mut self) {
+        self.metrics.shift(Gauge::UploadingBytes, -self.bytes);
     }
 }
 
@@ -76,11 +96,8 @@ impl Inner {
     pub(super) async fn send_part_in_turn(&self, number: u32, payload: Payload) -> StoreResult<UploadedPart> {
         let upload = self.ensure_upload().await?;
         let key = self.state.lock().key.clone();
-        let bytes = i64::try_from(payload.len_bytes()).unwrap_or(0);
-        self.shared.metrics.shift(Gauge::UploadingBytes, bytes);
-        let outcome = self.shared.store.upload_part(&key, &upload, number, payload).await;
-        self.shared.metrics.shift(Gauge::UploadingBytes, -bytes);
-        outcome
+        let _counted = OnTheWay::of(&payload, &self.shared.metrics);
+        self.shared.store.upload_part(&key, &upload, number, payload).await
     }
 
     /// The multipart upload of this file, begun if there is none.
