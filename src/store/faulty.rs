@@ -55,6 +55,13 @@ pub enum Fault {
     },
     /// The request is slow by so much (tokio's clock).
     Delay(Duration),
+    /// The line is slow: an upload's bytes are taken at this pace (tokio's clock), and after so many of them none is.
+    SlowLine {
+        /// Pace.
+        bytes_per_second: u64,
+        /// Bytes that are taken.
+        until_bytes: u64,
+    },
 }
 
 /// A store behind [`Faults`].
@@ -90,6 +97,17 @@ impl FaultyStore {
         key: &str,
         call: impl Future<Output = StoreResult<T>> + Send,
     ) -> (StoreResult<T>, Option<Fault>) {
+        self.run_upload(kind, key, None, call).await
+    }
+
+    /// The same of a call that brings a body.
+    async fn run_upload<T>(
+        &self,
+        kind: RequestKind,
+        key: &str,
+        payload: Option<&Payload>,
+        call: impl Future<Output = StoreResult<T>> + Send,
+    ) -> (StoreResult<T>, Option<Fault>) {
         let fault = self.faults.next(kind, key);
         let is_get = kind == RequestKind::Get;
         match &fault {
@@ -98,6 +116,11 @@ impl FaultyStore {
             Some(Fault::Damaged) if !is_get => return (Err(StoreError::Corrupt("BadDigest".into())), None),
             Some(Fault::Hold(gate)) => gate.pass().await,
             Some(Fault::Delay(by)) => tokio::time::sleep(*by).await,
+            Some(Fault::SlowLine { bytes_per_second, until_bytes }) => {
+                if let Some(payload) = payload {
+                    send_slowly(payload, *bytes_per_second, *until_bytes).await;
+                }
+            }
             Some(
                 Fault::After(_)
                 | Fault::BrokenBody { .. }
@@ -115,6 +138,21 @@ impl FaultyStore {
             _ => {}
         }
         (result, fault)
+    }
+}
+
+/// Takes the bytes of a body second by second; never ends where it may take only a part of them.
+async fn send_slowly(payload: &Payload, bytes_per_second: u64, until_bytes: u64) {
+    let end = payload.len_bytes().min(until_bytes);
+    let mut at = 0;
+    while at < end {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let bytes = bytes_per_second.min(end - at);
+        payload.take(bytes);
+        at += bytes;
+    }
+    if end < payload.len_bytes() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -209,7 +247,8 @@ impl ObjectStore for FaultyStore {
 
     async fn put(&self, request: PutRequest) -> StoreResult<ObjectInfo> {
         let key = request.key.clone();
-        self.run(RequestKind::Put, key.as_str(), self.inner.put(request)).await.0
+        let payload = request.payload.clone();
+        self.run_upload(RequestKind::Put, key.as_str(), Some(&payload), self.inner.put(request)).await.0
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> StoreResult<()> {
@@ -238,8 +277,8 @@ impl ObjectStore for FaultyStore {
         number: u32,
         payload: Payload,
     ) -> StoreResult<UploadedPart> {
-        let call = self.inner.upload_part(key, upload, number, payload);
-        self.run(RequestKind::UploadPart, key.as_str(), call).await.0
+        let call = self.inner.upload_part(key, upload, number, payload.clone());
+        self.run_upload(RequestKind::UploadPart, key.as_str(), Some(&payload), call).await.0
     }
 
     async fn copy_part(

@@ -17,6 +17,7 @@ pub mod s3;
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -45,13 +46,14 @@ struct PayloadBytes {
     chunks: Vec<Bytes>,
     len_bytes: u64,
     crc64nvme: OnceLock<Crc64>,
+    taken_bytes: AtomicU64,
 }
 
 impl Payload {
     /// A body made of `chunks` one after another.
     pub fn new(chunks: Vec<Bytes>) -> Self {
         let len_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        Self(Arc::new(PayloadBytes { chunks, len_bytes, crc64nvme: OnceLock::new() }))
+        Self(Arc::new(PayloadBytes { chunks, len_bytes, ..PayloadBytes::default() }))
     }
 
     /// The chunks in order.
@@ -62,6 +64,17 @@ impl Payload {
     /// Length of the whole body in bytes.
     pub fn len_bytes(&self) -> u64 {
         self.0.len_bytes
+    }
+
+    /// A connection has taken so many bytes more, to send them.
+    pub(in crate::store) fn take(&self, bytes: u64) {
+        self.0.taken_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// How many bytes connections have taken so far, of all tries to send it together. A sign of life, by which an upload is
+    /// judged: some buffer may still hold them.
+    pub fn taken_bytes(&self) -> u64 {
+        self.0.taken_bytes.load(Relaxed)
     }
 
     /// The checksum of the whole body; the first call reads every byte (about 0.1 ms a MiB at most), the others none.

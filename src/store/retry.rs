@@ -2,9 +2,10 @@
 //! whose reply was lost by looking at what stands in the bucket.
 //!
 //! Owns no connection. A body that breaks off midway is not resumed here: the read engine, which knows what is still
-//! wanted, asks again. Beginning an upload twice leaves an upload that nobody completes; a lifecycle rule or
-//! `list_uploads` finds it. Invariant: a conditional write or a Complete answers success only if the server said so or
-//! the object was seen to be ours, and a definite refusal only if no earlier try may have been the cause.
+//! wanted, asks again. An upload is judged by its progress: while its bytes go out no time runs. Beginning an upload twice
+//! leaves an upload that nobody completes; a lifecycle rule or `list_uploads` finds it. Invariant: a conditional write or a
+//! Complete answers success only if the server said so or the object was seen to be ours, and a definite refusal only if no
+//! earlier try may have been the cause.
 
 mod deletes;
 mod policy;
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 pub use self::policy::RetryPolicy;
-use self::policy::{Course, Decision, LAST_TRY, Limits, TokenBudget};
+use self::policy::{Course, Decision, LAST_TRY, Limits, Progress, TokenBudget};
 use super::hedge::Hedge;
 use super::{
     CompleteRequest, CopyRequest, Fingerprint, GetRequest, GetResponse, ListPage, ListRequest, ObjectAttributes,
@@ -33,6 +34,9 @@ use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectVersion};
 
 /// A look at the object may take so long, also when the deadline has passed: the doubt is worth it.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often an upload is looked at while it has no answer.
+const LOOK_AT_PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// A store that repeats.
 pub struct RetryStore {
@@ -57,7 +61,11 @@ struct Attempts<'a> {
     kind: RequestKind,
     name: &'a str,
     limits: Limits,
+    /// What it sends, if that is more than a few words.
+    body: Option<Payload>,
     began: Instant,
+    /// Time in which bytes went out: it does not count.
+    moving: Duration,
     failures: u32,
     /// Some try may have happened all the same.
     is_in_doubt: bool,
@@ -87,7 +95,9 @@ impl RetryStore {
             kind,
             name,
             limits,
+            body: None,
             began: self.clock.now(),
+            moving: Duration::ZERO,
             failures: 0,
             is_in_doubt: false,
             is_renewed: false,
@@ -106,13 +116,7 @@ impl RetryStore {
         F: Future<Output = StoreResult<T>> + Send,
         T: Send,
     {
-        let mut attempts = self.attempts(kind, name, moved_bytes);
-        loop {
-            match attempts.run(call()).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => attempts.pause(error).await?,
-            }
-        }
+        self.attempts(kind, name, moved_bytes).repeat(&mut call).await
     }
 
     async fn look(&self, key: &ObjectKey, is_ours: impl FnOnce(&Fingerprint) -> bool) -> Seen {
@@ -125,16 +129,59 @@ impl RetryStore {
 }
 
 impl Attempts<'_> {
+    /// Time in which nothing moved, waits included.
     fn elapsed(&self) -> Duration {
-        self.store.clock.now().saturating_duration_since(self.began)
+        self.store.clock.now().saturating_duration_since(self.began).saturating_sub(self.moving)
+    }
+
+    fn taken_bytes(&self) -> u64 {
+        self.body.as_ref().map_or(0, Payload::taken_bytes)
+    }
+
+    /// Waits for the answer for as long as the call moves on.
+    async fn answer<T>(&mut self, call: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
+        let clock = self.store.clock.clone();
+        let (began, before) = (clock.now(), self.taken_bytes());
+        let (mut moved_at, mut taken, mut left) = (began, before, self.limits.deadline.saturating_sub(self.elapsed()));
+        tokio::pin!(call);
+        loop {
+            let progress = Progress {
+                taken_bytes: taken - before,
+                body_bytes: self.body.as_ref().map_or(0, Payload::len_bytes),
+                took: moved_at.saturating_duration_since(began),
+            };
+            let patience = self.store.policy.patience(self.limits, left, progress);
+            let still = clock.now().saturating_duration_since(moved_at);
+            let wait = patience.saturating_sub(still);
+            if let Ok(answer) = timeout(wait.min(LOOK_AT_PROGRESS_EVERY), &mut call).await {
+                return answer;
+            }
+            if self.taken_bytes() > taken {
+                let now = clock.now();
+                self.moving += now.saturating_duration_since(moved_at);
+                (moved_at, taken) = (now, self.taken_bytes());
+                left = self.limits.deadline.saturating_sub(self.elapsed());
+            } else if wait <= LOOK_AT_PROGRESS_EVERY {
+                return Err(StoreError::Transient(progress.standstill(patience)));
+            }
+        }
+    }
+
+    async fn repeat<T, F>(mut self, call: &mut (impl FnMut() -> F + Send)) -> StoreResult<T>
+    where
+        F: Future<Output = StoreResult<T>> + Send,
+        T: Send,
+    {
+        loop {
+            match self.run(call()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.pause(error).await?,
+            }
+        }
     }
 
     async fn run<T>(&mut self, call: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
-        let left = self.limits.deadline.saturating_sub(self.elapsed());
-        let allowed = self.limits.attempt.min(left);
-        let result = timeout(allowed, call)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Transient(format!("no answer within {allowed:?}"))));
+        let result = self.answer(call).await;
         match &result {
             Ok(_) => self.store.budget.lock().give_back(),
             Err(error) => {
@@ -154,6 +201,10 @@ impl Attempts<'_> {
             self.store.metrics.add(Counter::Retries, 1);
             return Ok(());
         }
+        let error = match error {
+            StoreError::Unexplained(refusal) => *refusal,
+            explained => explained,
+        };
         let elapsed = self.elapsed();
         let course = Course { limits: self.limits, elapsed, failures: self.failures };
         let Decision::AskAgainAfter(backoff) = self.store.policy.decide(&error, course, fastrand::f64()) else {
@@ -201,10 +252,6 @@ fn is_worth_a_look(error: &StoreError) -> bool {
     may_be_echo(error) || (error.is_ambiguous() && !matches!(error, StoreError::Throttled { .. }))
 }
 
-        let error = match error {
-            StoreError::Unexplained(refusal) => *refusal,
-            explained => explained,
-        };
 /// A refusal that cannot be told from an echo, since nobody could look.
 fn undecided(error: &StoreError) -> StoreError {
     StoreError::Transient(format!("a reply was lost, and whether the write happened is not known: {error}"))
@@ -233,6 +280,7 @@ impl ObjectStore for RetryStore {
     async fn put(&self, request: PutRequest) -> StoreResult<ObjectInfo> {
         let bytes = request.payload.len_bytes();
         let mut attempts = self.attempts(RequestKind::Put, request.key.as_str(), bytes);
+        attempts.body = Some(request.payload.clone());
         loop {
             let mut error = match attempts.run(self.inner.put(request.clone())).await {
                 Ok(info) => return Ok(info),
@@ -310,8 +358,10 @@ impl ObjectStore for RetryStore {
         number: u32,
         payload: Payload,
     ) -> StoreResult<UploadedPart> {
-        let call = || self.inner.upload_part(key, upload, number, payload.clone());
-        self.repeat(RequestKind::UploadPart, key.as_str(), payload.len_bytes(), call).await
+        let mut call = || self.inner.upload_part(key, upload, number, payload.clone());
+        let mut attempts = self.attempts(RequestKind::UploadPart, key.as_str(), payload.len_bytes());
+        attempts.body = Some(payload.clone());
+        attempts.repeat(&mut call).await
     }
 
     async fn copy_part(

@@ -11,9 +11,11 @@ use crate::store::StoreError;
 /// How failures are met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// A request without a body has failed for good so long after it was begun. What it moves is granted in addition.
+    /// A request without a body has failed for good so long after it was begun. What it moves is granted in addition, and the time in
+    /// which the bytes of an upload go out does not count.
     pub deadline: Duration,
-    /// One try of a request without a body may take so long: far over S3's slowest answers, well under the deadline.
+    /// One try of a request without a body may take so long: far over S3's slowest answers, well under the deadline. An upload
+    /// that goes out may stand still for as long.
     pub attempt: Duration,
     /// Tries of one request that the server answered, the first included.
     pub attempts_max: u32,
@@ -64,6 +66,27 @@ pub(super) struct Limits {
     pub(super) attempt: Duration,
 }
 
+/// How far a try has come with its body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// Bytes that the connection has taken.
+    pub(super) taken_bytes: u64,
+    /// All that it is to take.
+    pub(super) body_bytes: u64,
+    /// From the try's begin until it took the last of them.
+    pub(super) took: Duration,
+}
+
+impl Progress {
+    /// What to say of a try that has stood still for too long.
+    pub(super) fn standstill(self, patience: Duration) -> String {
+        if self.taken_bytes == 0 || self.taken_bytes >= self.body_bytes {
+            return format!("no answer within {patience:?}");
+        }
+        format!("an upload stood still for {patience:?} after {} of {} bytes", self.taken_bytes, self.body_bytes)
+    }
+}
+
 /// What follows a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
@@ -88,6 +111,19 @@ impl RetryPolicy {
             _ => Duration::from_secs(moved_bytes / SLOWEST_BYTES_PER_SECOND),
         };
         Limits { deadline: self.deadline + allowance, attempt: self.attempt.min(self.deadline) + allowance }
+    }
+
+    /// How long a try may stand still: nothing else tells a slow line, on which many uploads share little, from a dead one.
+    /// `left` is the time until the deadline.
+    pub(super) fn patience(&self, limits: Limits, left: Duration, progress: Progress) -> Duration {
+        if progress.taken_bytes == 0 {
+            return limits.attempt.min(left);
+        }
+        if progress.taken_bytes < progress.body_bytes {
+            return self.attempt.min(left);
+        }
+        // What was taken may be in buffers, which empty at the pace of the line.
+        limits.attempt.min(left).max(progress.took)
     }
 
     /// `dice` is even in [0, 1): full jitter (AWS architecture blog, "Exponential backoff and jitter").
@@ -197,6 +233,21 @@ mod tests {
         let large = policy.limits(RequestKind::UploadPart, 656 << 20);
         assert_eq!(small.attempt, policy.attempt + Duration::from_secs(8));
         assert_eq!(large.deadline, policy.deadline + Duration::from_secs(656));
+    }
+
+    #[test]
+    fn an_upload_is_judged_by_the_time_in_which_it_stands_still() {
+        let policy = RetryPolicy::default();
+        let limits = policy.limits(RequestKind::UploadPart, 64 << 20);
+        let patience = |taken_bytes, seconds| {
+            let progress = Progress { taken_bytes, body_bytes: 64 << 20, took: Duration::from_secs(seconds) };
+            policy.patience(limits, limits.deadline, progress)
+        };
+        assert_eq!(patience(0, 0), limits.attempt);
+        assert_eq!(patience(1 << 20, 3000), policy.attempt);
+        // The answer: what the line has not carried yet takes its time, however slow the line.
+        assert_eq!(patience(64 << 20, 5), limits.attempt);
+        assert_eq!(patience(64 << 20, 3000), Duration::from_secs(3000));
     }
 
     #[test]

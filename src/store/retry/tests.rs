@@ -298,3 +298,32 @@ async fn what_throttled_writes_for_good_leaves_them_in_doubt_and_is_not_asked_fo
     assert!(matches!(error, StoreError::Throttled { .. }) && error.is_ambiguous(), "{error}");
     assert_eq!(bench.memory.requests(RequestKind::Head), 0);
 }
+
+/// Parts of 8 MiB over a line that brings so little to each of them.
+async fn part_over_a_line(bench: &Bench, bytes_per_second: u64, until_bytes: u64) -> StoreResult<UploadedPart> {
+    let key = ObjectKey::from("k");
+    let upload = bench.memory.create_upload(&key, ObjectAttributes::default()).await.unwrap();
+    bench.faults.add(Rule::new(Fault::SlowLine { bytes_per_second, until_bytes }).on(RequestKind::UploadPart));
+    bench.store.upload_part(&key, &upload, 1, Bytes::from(vec![7; 8 << 20]).into()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_over_a_slow_line_goes_on_while_it_moves() {
+    let bench = bench();
+    let began = Instant::now();
+    part_over_a_line(&bench, 16 << 10, u64::MAX).await.unwrap();
+    assert_eq!(bench.faults.injected(), 1, "one try");
+    assert!(began.elapsed() > RetryPolicy::default().deadline * 8, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_stands_still_is_repeated_until_the_deadline() {
+    let (bench, policy) = (bench(), RetryPolicy::default());
+    let began = Instant::now();
+    let error = part_over_a_line(&bench, 64 << 10, 4 << 20).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Deadline(told) if told.contains("stood still")), "{error}");
+    // 64 s of each try do not count.
+    let (tries, limits) = (bench.faults.injected() as u32, policy.limits(RequestKind::UploadPart, 8 << 20));
+    assert!(tries >= 3, "{tries}");
+    assert!(began.elapsed() <= limits.deadline + Duration::from_secs(64) * tries + Duration::from_secs(1), "{tries}");
+}

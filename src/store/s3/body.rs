@@ -29,15 +29,21 @@ const PACE: Duration = Duration::from_secs(30);
 /// 9 KB/s, a ten-thousandth of what a connection to S3 brings.
 const PACE_BYTES: usize = 256 << 10;
 
+/// Bytes that a connection takes at once: it takes more when it has sent most of them, and so shows that it moves, also where
+/// sixteen uploads share a slow line.
+const FRAME_BYTES: usize = 64 << 10;
+
 /// Makes one body of the chunks; its exact length is known, so that it is sent with Content-Length.
 pub(super) fn send(payload: Payload) -> ByteStream {
     let left_bytes = payload.len_bytes();
-    ByteStream::new(SdkBody::from_body_1_x(Outgoing { payload, next: 0, left_bytes }))
+    ByteStream::new(SdkBody::from_body_1_x(Outgoing { payload, next: 0, at: 0, left_bytes }))
 }
 
 struct Outgoing {
     payload: Payload,
+    /// The chunk that is being sent, and how far.
     next: usize,
+    at: usize,
     left_bytes: u64,
 }
 
@@ -49,12 +55,16 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        while let Some(chunk) = self.payload.chunks().get(self.next).cloned() {
-            self.next += 1;
-            if !chunk.is_empty() {
-                self.left_bytes -= chunk.len() as u64;
-                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        while let Some(chunk) = self.payload.chunks().get(self.next) {
+            let frame = chunk.slice(self.at..chunk.len().min(self.at + FRAME_BYTES));
+            if frame.is_empty() {
+                (self.next, self.at) = (self.next + 1, 0);
+                continue;
             }
+            self.at += frame.len();
+            self.left_bytes -= frame.len() as u64;
+            self.payload.take(frame.len() as u64);
+            return Poll::Ready(Some(Ok(Frame::data(frame))));
         }
         Poll::Ready(None)
     }
@@ -196,6 +206,21 @@ mod tests {
         assert_eq!(body.next().await.unwrap().unwrap().as_ptr(), first);
         assert_eq!(body.next().await.unwrap().unwrap(), "lo");
         assert!(body.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_a_connection_takes_shows_in_the_payload() {
+        let payload = Payload::new(vec![Bytes::from(vec![7; FRAME_BYTES + 1]), Bytes::from_static(b"end")]);
+        for sent in [0, payload.len_bytes()] {
+            let mut body = send(payload.clone());
+            assert_eq!(payload.taken_bytes(), sent, "those of an earlier try count on");
+            for bytes in [FRAME_BYTES, 1, 3] {
+                let before = payload.taken_bytes();
+                assert_eq!(body.next().await.unwrap().unwrap().len(), bytes);
+                assert_eq!(payload.taken_bytes(), before + bytes as u64);
+            }
+            assert!(body.next().await.is_none());
+        }
     }
 
     #[tokio::test]

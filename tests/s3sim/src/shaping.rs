@@ -6,9 +6,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{
-    ACCESS_DENIED, CUSTOMER_ENCRYPTED, EXPIRED_TOKEN, Refusal, TIME_TOO_SKEWED, UNKNOWN_KEY,
-};
+use crate::answer::{ACCESS_DENIED, CUSTOMER_ENCRYPTED, EXPIRED_TOKEN, Refusal, TIME_TOO_SKEWED, UNKNOWN_KEY};
 use crate::call::Call;
 
 /// Requests that the log keeps.
