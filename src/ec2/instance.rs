@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::imds::{Imds, ImdsError};
+use crate::clock::Clock;
 
 /// A mount waits so long for the service in all.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -37,16 +38,15 @@ impl Instance {
     /// # Errors
     /// See [`ImdsError`].
     pub async fn ask(imds: &Imds) -> Result<Self, ImdsError> {
-        let silent = || ImdsError::Silent(imds.endpoint());
-        tokio::time::timeout(PATIENCE, Self::ask_patiently(imds)).await.unwrap_or_else(|_| Err(silent()))
-    }
-
-    async fn ask_patiently(imds: &Imds) -> Result<Self, ImdsError> {
+        let clock = Clock::timers();
+        let began = clock.now();
         let path = "/latest/dynamic/instance-identity/document";
         let text = imds.get(path, PATIENCE).await?;
         let document: IdentityDocument = serde_json::from_str(&text)
             .map_err(|error| ImdsError::Refused(imds.endpoint(), path.to_owned(), format!("unreadable: {error}")))?;
-        let is_spot = super::spot::is_spot(imds, PATIENCE).await;
+        // What is known by now is worth more than this, which is asked for again.
+        let left = PATIENCE.saturating_sub(clock.now().saturating_duration_since(began));
+        let is_spot = super::spot::is_spot(imds, left).await;
         Ok(Self {
             id: document.instance_id,
             instance_type: document.instance_type,
@@ -78,6 +78,18 @@ mod tests {
         assert_eq!(Instance::ask(&imds).await, Ok(expected));
         stub.put("/latest/dynamic/instance-identity/document", "<html>");
         assert!(matches!(Instance::ask(&imds).await, Err(ImdsError::Refused(..))));
+    }
+
+    #[tokio::test]
+    async fn a_life_cycle_that_is_not_told_takes_nothing_else_away() {
+        let stub = Stub::start(Manner::Answers).await;
+        let document = r#"{"instanceId": "i-07", "instanceType": "r3.8xlarge", "region": "us-east-2"}"#;
+        stub.put("/latest/dynamic/instance-identity/document", document);
+        stub.fail("/latest/meta-data/instance-life-cycle", 1);
+        let imds = Imds::at(&stub.endpoint()).expect("an address");
+        let told = Instance::ask(&imds).await.expect("it says who it is");
+        assert_eq!((&*told.id, told.is_spot), ("i-07", None));
+        assert_eq!(Instance::ask(&imds).await.map(|told| told.is_spot), Ok(Some(false)), "404: it is none");
     }
 
     #[tokio::test(start_paused = true)]

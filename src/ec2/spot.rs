@@ -49,13 +49,17 @@ pub async fn is_spot(imds: &Imds, patience: Duration) -> Result<bool, ImdsError>
 /// Waits for a notice; for ever where the instance is no spot instance. A recommendation to rebalance is logged once, when it
 /// first comes.
 pub async fn notice(imds: &Imds) -> SpotNotice {
+    notice_asking_every(ASK_EVERY, imds).await
+}
+
+async fn notice_asking_every(pause: Duration, imds: &Imds) -> SpotNotice {
     loop {
         match is_spot(imds, PATIENCE).await {
             Ok(true) => break,
             Ok(false) => std::future::pending().await,
             Err(error) => tracing::debug!(%error, "no word about the life cycle"),
         }
-        tokio::time::sleep(ASK_EVERY).await;
+        tokio::time::sleep(pause).await;
     }
     let mut is_rebalance_told = false;
     loop {
@@ -72,7 +76,7 @@ pub async fn notice(imds: &Imds) -> SpotNotice {
             is_rebalance_told = true;
             tracing::warn!("EC2 recommends to move work away from this spot instance: it may be interrupted soon");
         }
-        tokio::time::sleep(ASK_EVERY).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -118,7 +122,7 @@ mod tests {
         assert_eq!(stub.tokens_given(), 1);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_life_cycle_that_is_not_told_at_once_is_asked_for_again() {
         let stub = Stub::start(Manner::Answers).await;
         stub.put("/latest/meta-data/spot/instance-action", r#"{"action": "stop", "time": "2026-11-25T22:09:17Z"}"#);
@@ -126,7 +130,7 @@ mod tests {
         stub.fail(LIFE_CYCLE, 2);
         let imds = Imds::at(&stub.endpoint()).expect("an address");
         is_spot(&imds, PATIENCE).await.expect_err("it fails twice");
-        assert_eq!(notice(&imds).await.action, "stop");
+        assert_eq!(notice_asking_every(Duration::from_millis(1), &imds).await.action, "stop");
     }
 
     #[tokio::test]
