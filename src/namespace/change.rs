@@ -242,6 +242,8 @@ impl Namespace {
         if self.exists(parent, name).await? {
             return Err(NamespaceError::Exists);
         }
+        // Nothing is in it, as of when its name was last known to be absent.
+        let absent = self.0.table.lock().directories.get(&parent).and_then(|above| above.absent_since(name));
         let marker = self.put_marker(&key, self.marker_attributes(&set)).await?;
         let mut table = self.0.table.lock();
         let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
@@ -265,8 +267,7 @@ impl Namespace {
             directory.marker = true;
             directory.own = Some(Box::new(Own { seen: now, object: Some(marker) }));
             directory.touched = Some(wall);
-            // Nothing is in it but what is made here, as far as knowledge may be old.
-            directory.listed = Some(now);
+            directory.listed = absent;
         }
         Ok(self.node_of(&table, ino))
     }

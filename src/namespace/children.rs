@@ -38,6 +38,8 @@ pub(super) struct Directory {
     pub(super) taking: Option<Arc<Listing>>,
     /// How the directories in it are opened.
     pub(super) walk: Walk,
+    /// Open streams of it.
+    pub(super) streams: u32,
     /// When a name in it was made or went last, here.
     pub(super) touched: Option<SystemTime>,
     /// What its marker says of it, as last asked for.
@@ -91,11 +93,6 @@ impl Directory {
             self.absent.clear();
         }
         self.absent.insert(name, now);
-    }
-
-    /// Whether a name beside that of `last` is known.
-    pub(super) fn has_names_beside(&self, last: Ino) -> bool {
-        self.children.values().any(|&ino| ino != last) || self.listings().any(|listing| listing.untaken() > 0)
     }
 }
 

@@ -47,8 +47,18 @@ pub struct DirectoryEntry {
 impl Namespace {
     /// Opens a directory stream.
     pub fn open_directory(&self, ino: Ino) -> NamespaceResult<DirectoryHandle> {
-        Self::check_directory(&self.0.table.lock(), ino)?;
+        let mut table = self.0.table.lock();
+        Self::check_directory(&table, ino)?;
+        table.directories.entry(ino).or_default().streams += 1;
         Ok(DirectoryHandle { namespace: self.clone(), ino, view: Mutex::new(None) })
+    }
+}
+
+impl Drop for DirectoryHandle {
+    fn drop(&mut self) {
+        if let Some(directory) = self.namespace.0.table.lock().directories.get_mut(&self.ino) {
+            directory.streams = directory.streams.saturating_sub(1);
+        }
     }
 }
 

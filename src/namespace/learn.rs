@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::children::Own;
+use super::remove::has_local_names;
 use super::table::{Found, Table};
 use super::{AttributeChanges, NodeKind};
 use crate::types::{Ino, ObjectInfo};
@@ -50,6 +51,10 @@ impl Table {
             let agrees = !found.tells_kind() && row.kind != NodeKind::Directory;
             if row.kind == found.kind() || agrees {
                 self.confirm(ino, found, now, made);
+                return Some((ino, false));
+            }
+            // A directory in which something is that S3 does not have yet is there all the same.
+            if has_local_names(self, ino) {
                 return Some((ino, false));
             }
             self.unlink(ino);
@@ -106,6 +111,9 @@ impl Table {
             let is_moving = self.moving.contains_key(&ino);
             let row = self.row_mut(ino);
             if row.changed > asked || row.unpublished || row.written.is_some() || is_moving {
+                return false;
+            }
+            if has_local_names(self, ino) {
                 return false;
             }
             self.unlink(ino);

@@ -75,6 +75,8 @@ struct State {
     wanted: usize,
     /// Readers that wait for names.
     readers: usize,
+    /// What the keys begin with since the directory was renamed.
+    moved_to: Option<String>,
 }
 
 /// A position's name: an entry of the roll, or with the upper bit set one of the extra names.
@@ -118,6 +120,7 @@ impl Listing {
             pages: 0,
             wanted: 0,
             readers: 0,
+            moved_to: None,
         };
         let made = namespace.0.clock.wall();
         Self {
@@ -188,6 +191,15 @@ impl Listing {
         }
     }
 
+    /// A directory on the way was renamed, and keys with it.
+    pub(super) fn moved(&self, from: &str, to: &str) {
+        let mut state = self.state.lock();
+        let prefix = state.moved_to.as_deref().unwrap_or(&self.prefix);
+        if let Some(rest) = prefix.strip_prefix(from) {
+            state.moved_to = Some(format!("{to}{rest}"));
+        }
+    }
+
     /// Whether all names are there.
     pub(super) fn is_complete(&self) -> bool {
         self.state.lock().complete
@@ -198,7 +210,8 @@ impl Listing {
         let state = self.state.lock();
         let slot = state.roll.find(name).filter(|&slot| !state.roll.is_taken(slot))?;
         let kind = state.roll.kind(slot);
-        let object = (kind == NodeKind::File).then(|| state.roll.object(slot, &self.prefix));
+        let prefix = state.moved_to.as_deref().unwrap_or(&self.prefix);
+        let object = (kind == NodeKind::File).then(|| state.roll.object(slot, prefix));
         Some(ListedEntry { ino: state.roll.ino(slot), kind, object })
     }
 
@@ -233,6 +246,22 @@ impl Listing {
     /// From now on the directory's children say what is to be known of a name.
     pub(super) fn take_entry(&self, name: &str) {
         self.state.lock().roll.take(name);
+    }
+
+    /// The row of a name is gone; the entry says again what is to be known of it, if it says of the same object all that the row
+    /// did. False if it does not.
+    pub(super) fn stand_again(&self, name: &str, ino: Ino, object: Option<&ObjectInfo>) -> bool {
+        let mut state = self.state.lock();
+        let prefix = state.moved_to.as_deref().unwrap_or(&self.prefix);
+        let Some(slot) = state.roll.find(name) else { return false };
+        let is_same = state.roll.kind(slot) == NodeKind::File && state.roll.ino(slot) == ino && {
+            let listed = state.roll.object(slot, prefix);
+            object.is_some_and(|known| known.version == listed.version && known.size_bytes == listed.size_bytes)
+        };
+        if is_same {
+            state.roll.give_back(slot);
+        }
+        is_same
     }
 
     /// How many names nobody has asked for.

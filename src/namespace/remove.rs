@@ -4,6 +4,7 @@
 //! marker is put before the last known name goes (docs/decisions/0003).
 
 use super::change::plain_marker;
+use super::children::Directory;
 use super::table::{Row, Table};
 use super::{Namespace, NamespaceError, NamespaceResult, NodeKind};
 use crate::store::{ListRequest, StoreError};
@@ -53,7 +54,7 @@ impl Namespace {
         let key = {
             let table = self.0.table.lock();
             let Some(known) = table.directories.get(&directory) else { return Ok(()) };
-            if directory == Ino::ROOT || known.marker || known.has_names_beside(last) {
+            if directory == Ino::ROOT || known.marker || has_published_names_beside(&table, known, last) {
                 return Ok(());
             }
             self.directory_prefix(&table, directory)?
@@ -173,6 +174,13 @@ impl Namespace {
     }
 }
 
+/// Whether S3 has a name beside that of `last`, as far as is known. What is not published holds no directory up.
+fn has_published_names_beside(table: &Table, directory: &Directory, last: Ino) -> bool {
+    let is_published = |ino: &Ino| table.rows.get(ino).is_some_and(|row| !row.unpublished);
+    let mut children = directory.children.values().filter(|&&ino| ino != last);
+    children.any(is_published) || directory.listings().any(|listing| listing.untaken() > 0)
+}
+
 /// Whether anything below a directory was made here and is not in S3, or was changed here since count `asked`. Names that S3
 /// told earlier do not count: another client may have deleted them.
 fn has_names_since(table: &Table, ino: Ino, asked: u64) -> bool {
@@ -190,7 +198,7 @@ fn has_names_since(table: &Table, ino: Ino, asked: u64) -> bool {
     false
 }
 
-fn has_local_names(table: &Table, ino: Ino) -> bool {
+pub(super) fn has_local_names(table: &Table, ino: Ino) -> bool {
     has_names_since(table, ino, u64::MAX)
 }
 

@@ -17,7 +17,7 @@ use super::questions::Moving;
 use super::rename::{Place, RenameFlags, moved};
 use super::rename_journal::{Entry, Intent};
 use super::{AttributeChanges, Namespace, NamespaceError, NamespaceResult, NodeKind, keys};
-use crate::store::{KEYS_PER_REQUEST_MAX, ListRequest, ObjectAttributes, WriteCondition};
+use crate::store::{KEYS_PER_REQUEST_MAX, ListRequest, ObjectAttributes, StoreError, WriteCondition};
 use crate::types::{Ino, ObjectInfo, ObjectKey, ObjectVersion};
 
 /// What a rename of a directory came to.
@@ -68,19 +68,37 @@ impl Namespace {
                 return Err(NamespaceError::NotADirectory);
             }
             self.check_empty(target).await?;
+        } else {
+            self.check_free(&to_prefix).await.map_err(|error| match error {
+                NamespaceError::NotEmpty | NamespaceError::NotADirectory if flags.no_replace => NamespaceError::Exists,
+                other => other,
+            })?;
         }
         self.keep_directory(from.0, ino).await?;
         // What waits below the new name to be deleted could, later, be taken for a copy of the same tag.
         self.settle_deferred_below(&to_prefix).await?;
         let entry = Entry::new(self.0.journal_dir.as_deref());
         let (copies, _moving) = self.move_tree(ino, &from_prefix, &to_prefix, &entry).await?;
-        self.move_rows(ino, (from.0, to), replaced, &copies)
+        self.move_rows(ino, (from.0, to), (&from_prefix, &to_prefix), replaced, &copies)
+    }
+
+    /// Makes sure, from S3 itself, that nothing is under a name that is not known: what is there would be mixed with what comes.
+    async fn check_free(&self, to_prefix: &str) -> NamespaceResult<()> {
+        let file = ObjectKey::from(to_prefix.trim_end_matches('/'));
+        let request = ListRequest { prefix: to_prefix.to_owned(), keys_max: Some(1), ..ListRequest::default() };
+        match futures_util::future::join(self.0.store.list(request), self.0.store.head(&file)).await {
+            (Ok(page), _) if !page.objects.is_empty() => Err(NamespaceError::NotEmpty),
+            (Ok(_), Ok(_)) => Err(NamespaceError::NotADirectory),
+            (Ok(_), Err(StoreError::NotFound | StoreError::BadKey(_) | StoreError::AccessDenied { .. })) => Ok(()),
+            (Err(error), _) | (_, Err(error)) => Err(error.into()),
+        }
     }
 
     fn move_rows(
         &self,
         ino: Ino,
         (from, to): (Ino, Place<'_>),
+        (from_prefix, to_prefix): (&str, &str),
         replaced: Option<Ino>,
         copies: &Copies,
     ) -> NamespaceResult<RenamedTree> {
@@ -93,7 +111,7 @@ impl Namespace {
         }
         table.relink(ino, to.0, to.1, now);
         self.touch_both(&mut table, from, to.0);
-        table.forget_listings_under(ino);
+        table.doubt_listings_under(ino, from_prefix, to_prefix);
         let mut all = Vec::new();
         for file in table.files_under(ino) {
             let Some(row) = table.rows.get(&file) else { continue };
@@ -135,13 +153,24 @@ impl Namespace {
                 return Err(error);
             }
         };
-        if let Err(error) = entry.write(&Intent::deleting(from, to, &sources)) {
+        let intent = Intent::deleting(from, to, &sources);
+        if let Err(error) = entry.write(&intent) {
             self.take_back(copies.into_keys().map(ObjectKey::from).collect()).await;
             entry.remove();
             return Err(error);
         }
         let moving = self.moving(ino);
-        if let Err(error) = self.delete_all(sources.iter().map(|info| info.key().clone()).collect()).await {
+        // Copying took its time: what others have put under the old name meanwhile was not copied, and stays.
+        let deleted = match self.still_there(from, &intent.sources, |_| true).await {
+            Ok((done, kept)) => {
+                if kept > 0 {
+                    tracing::warn!(from, kept, "objects that came or changed during a rename stay under the old name");
+                }
+                self.delete_all(done).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = deleted {
             // To delete them later could meet what somebody has written there since.
             tracing::error!(from, to, %error, "a directory was renamed, but objects stay under its old name as well");
         }

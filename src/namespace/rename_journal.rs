@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +21,36 @@ pub(super) struct Intent {
     pub(super) to: String,
     /// All copies are there; only deletes are left.
     pub(super) copied: bool,
-    /// What was copied: keys behind `from`, with the tags that were copied. Only with `copied`.
+    /// What was copied. Only with `copied`.
     #[serde(default)]
-    pub(super) sources: Vec<(String, String)>,
+    pub(super) sources: Vec<MovedKey>,
+}
+
+/// An object that a rename copied, so that it can be told from one that another client put under its key since.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct MovedKey {
+    /// The key behind `from`, and behind `to`.
+    name: String,
+    etag: String,
+    /// Last-Modified in milliseconds since 1970: empty objects all have one tag.
+    modified_ms: i64,
+}
+
+impl MovedKey {
+    /// The key behind `from`, and behind `to`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether an object under the old key is the one that was copied.
+    pub(super) fn is_source(&self, info: &ObjectInfo) -> bool {
+        self.etag == info.etag().as_str() && self.modified_ms == milliseconds(info.last_modified)
+    }
+}
+
+fn milliseconds(time: SystemTime) -> i64 {
+    let distance = |distance: Duration| i64::try_from(distance.as_millis()).unwrap_or(i64::MAX);
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or_else(|before| -distance(before.duration()), distance)
 }
 
 impl Intent {
@@ -33,8 +61,12 @@ impl Intent {
 
     /// All of `sources`, whose keys begin with `from`, are copied.
     pub(super) fn deleting(from: &str, to: &str, sources: &[ObjectInfo]) -> Self {
-        let named = |info: &ObjectInfo| (info.key().as_str()[from.len()..].to_owned(), info.etag().as_str().to_owned());
-        Self { copied: true, sources: sources.iter().map(named).collect(), ..Self::copying(from, to) }
+        let moved = |info: &ObjectInfo| MovedKey {
+            name: info.key().as_str()[from.len()..].to_owned(),
+            etag: info.etag().as_str().to_owned(),
+            modified_ms: milliseconds(info.last_modified),
+        };
+        Self { copied: true, sources: sources.iter().map(moved).collect(), ..Self::copying(from, to) }
     }
 }
 

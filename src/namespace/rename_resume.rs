@@ -7,9 +7,9 @@ use std::path::Path;
 
 use std::collections::{HashMap, HashSet};
 
-use super::rename_journal::{Entry, Intent};
+use super::rename_journal::{Entry, Intent, MovedKey};
 use super::{Namespace, NamespaceResult};
-use crate::types::ObjectKey;
+use crate::types::{ObjectInfo, ObjectKey};
 
 impl Namespace {
     /// Finishes the renames in a journal whose process has ended; answers how many. Called before the mount answers.
@@ -34,25 +34,33 @@ impl Namespace {
             );
             return Ok(());
         }
-        let tags: HashMap<&str, &str> = sources.iter().map(|(name, etag)| (name.as_str(), etag.as_str())).collect();
         let targets: HashSet<ObjectKey> = self.list_all(to).await?.into_iter().map(|info| info.key().clone()).collect();
-        let present = self.list_all(from).await?;
-        let all = present.len();
-        let done: Vec<ObjectKey> = present
-            .into_iter()
-            .filter(|info| {
-                let name = &info.key().as_str()[from.len()..];
-                let unchanged = tags.get(name).is_some_and(|&etag| etag == info.etag().as_str());
-                unchanged && targets.contains(&ObjectKey::from(format!("{to}{name}")))
-            })
-            .map(|info| info.key().clone())
-            .collect();
-        let kept = all - done.len();
+        let is_copied = |moved: &MovedKey| targets.contains(&ObjectKey::from(format!("{to}{}", moved.name())));
+        let (done, kept) = self.still_there(from, sources, is_copied).await?;
         tracing::info!(from, to, deleted = done.len(), kept, "finishing a directory rename that was interrupted");
         if kept > 0 {
             tracing::warn!(from, kept, "objects that came or changed since the rename stay under the old name");
         }
         self.delete_all(done).await
+    }
+
+    /// What is under the old name and is what was copied, and how much else is there.
+    pub(super) async fn still_there(
+        &self,
+        from: &str,
+        sources: &[MovedKey],
+        is_copied: impl Fn(&MovedKey) -> bool,
+    ) -> NamespaceResult<(Vec<ObjectKey>, usize)> {
+        let by_name: HashMap<&str, &MovedKey> = sources.iter().map(|moved| (moved.name(), moved)).collect();
+        let present = self.list_all(from).await?;
+        let all = present.len();
+        let is_done = |info: &ObjectInfo| {
+            let moved = by_name.get(&info.key().as_str()[from.len()..]);
+            moved.is_some_and(|moved| moved.is_source(info) && is_copied(moved))
+        };
+        let done: Vec<ObjectKey> = present.iter().filter(|info| is_done(info)).map(|info| info.key().clone()).collect();
+        let kept = all - done.len();
+        Ok((done, kept))
     }
 }
 
@@ -128,6 +136,17 @@ mod tests {
         assert_eq!(bucket.content("d/a").as_deref(), Some(&b"edited"[..]));
         assert_eq!(bucket.content("e/a").as_deref(), Some(&b"one"[..]));
         assert_eq!(bucket.content("e/b").as_deref(), Some(&b"edited, too"[..]));
+    }
+
+    #[tokio::test]
+    async fn resuming_a_rename_keeps_what_was_written_since_with_the_same_content() {
+        let (bucket, journal) = (bucket(), tempfile::tempdir().expect("a directory"));
+        crash_after_copying(&bucket, journal.path()).await;
+        // Empty files have one tag, and a job that runs again writes what it wrote.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        bucket.put_directly("d/a", "one");
+        mount(Arc::new(bucket.clone()), journal.path()).resume_renames(journal.path()).await.expect("resumed");
+        assert_eq!(bucket.keys(), ["d/a", "e/a", "e/b"]);
     }
 
     #[tokio::test]

@@ -11,12 +11,16 @@ use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use super::children::Directory;
+use super::listing::Listing;
 use super::questions::{MovingInodes, Questions};
 use super::scan::Walk;
 use super::xattrs::Xattrs;
 use super::{AttributeChanges, NodeKind};
 use crate::store::KEYS_PER_REQUEST_MAX;
 use crate::types::{Ino, ObjectInfo, ObjectVersion};
+
+/// Children of a directory whose rows stay although the kernel has forgotten them: some ten megabytes.
+const IDLE_CHILDREN_MAX: usize = 16_384;
 
 /// One inode.
 #[derive(Debug)]
@@ -337,6 +341,28 @@ impl Table {
         }
     }
 
+    /// The kernel has forgotten a file: where its directory has many names, the row goes, and its listing says again what is to be
+    /// known of it, or S3 does. Not while somebody reads a stream of the directory, which counts on names to stay.
+    pub(super) fn let_idle_go(&mut self, ino: Ino) {
+        let Some(row) = self.rows.get(&ino) else { return };
+        let is_busy = row.kind == NodeKind::Directory
+            || !row.linked
+            || row.unpublished
+            || row.written.is_some()
+            || self.moving.contains_key(&ino)
+            || self.deferred.contains_key(&ino);
+        let Some(directory) = self.directories.get_mut(&row.parent) else { return };
+        if is_busy || directory.streams > 0 || directory.children.len() < IDLE_CHILDREN_MAX {
+            return;
+        }
+        directory.children.remove(&row.name);
+        let stands = |listing: Arc<Listing>| listing.stand_again(&row.name, ino, row.object.as_ref());
+        if directory.current.clone().is_none_or(|listing| !stands(listing)) {
+            directory.listed = None;
+        }
+        self.rows.remove(&ino);
+    }
+
     /// The kernel has forgotten a directory: what it lists and nobody refers to is forgotten too, to be asked again.
     pub(super) fn shed(&mut self, ino: Ino) {
         let Some(directory) = self.directories.get(&ino) else { return };
@@ -363,17 +389,19 @@ impl Table {
         }
     }
 
-    /// Keys below a directory have changed with its name: what was listed under the old ones is forgotten.
-    pub(super) fn forget_listings_under(&mut self, ino: Ino) {
+    /// Keys below a directory have changed with its name: they begin with `to` and no more with `from`. What was listed under the
+    /// old ones is to be confirmed.
+    pub(super) fn doubt_listings_under(&mut self, ino: Ino, from: &str, to: &str) {
         let mut waiting = vec![ino];
         while let Some(at) = waiting.pop() {
             let Some(directory) = self.directories.get_mut(&at) else { continue };
-            if directory.current.take().is_some() {
-                directory.listed = None;
-            }
+            directory.listed = None;
             directory.walk = Walk::default();
             directory.own = None;
+            // Streams go on with what is complete; a listing under way asks for keys that are no more, and fails.
+            directory.listings().for_each(|listing| listing.moved(from, to));
             directory.listing = Weak::new();
+            directory.current.take_if(|listing| !listing.is_complete());
             directory.older.clear();
             waiting.extend(directory.children.values());
         }

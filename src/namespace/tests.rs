@@ -1,4 +1,4 @@
-//! Names that are asked for while a rename moves their keys.
+//! Names that are asked for while a rename moves their keys, and what others do in the directories that this mount changes.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -115,4 +115,150 @@ async fn a_listing_while_a_file_moves_does_not_take_its_name() {
     renaming.await.expect("no panic").expect("moved");
     assert_eq!(namespace.key(file).expect("it has a name").as_str(), "d/c");
     assert_eq!(names(&namespace, directory).await, ["b", "c", "sub"]);
+}
+
+#[tokio::test]
+async fn a_directory_rename_leaves_what_another_client_writes_meanwhile() {
+    let (bucket, faults, gate) = (bucket(), Faults::seeded(0), Gate::closed());
+    let namespace = namespace(&bucket, &faults, clock());
+    namespace.lookup(Ino::ROOT, "d").await.expect("it is there");
+    faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::Copy).key("d/sub/x"));
+    let renaming = tokio::spawn({
+        let namespace = namespace.clone();
+        async move { namespace.rename_directory((Ino::ROOT, "d"), (Ino::ROOT, "e"), RenameFlags::default()).await }
+    });
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while bucket.info("e/a").is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the others are copied");
+    bucket.put_directly("d/a", "newer");
+    bucket.put_directly("d/later", "new");
+    gate.open();
+    renaming.await.expect("no panic").expect("moved");
+    assert_eq!(bucket.content("d/a").as_deref(), Some(&b"newer"[..]));
+    assert_eq!(bucket.keys(), ["d/a", "d/later", "e/", "e/a", "e/b", "e/sub/x"]);
+}
+
+#[tokio::test]
+async fn a_directory_is_not_mixed_into_one_that_came_unseen() {
+    let (bucket, faults) = (bucket(), Faults::seeded(0));
+    let namespace = namespace(&bucket, &faults, clock());
+    let _all = names(&namespace, Ino::ROOT).await;
+    bucket.put_directly("e/a", "another's");
+    let flags = RenameFlags::default();
+    let renamed = namespace.rename_directory((Ino::ROOT, "d"), (Ino::ROOT, "e"), flags).await;
+    assert!(matches!(renamed, Err(NamespaceError::NotEmpty)), "{renamed:?}");
+    assert_eq!(bucket.content("e/a").as_deref(), Some(&b"another's"[..]));
+    bucket.put_directly("f", "a file");
+    let renamed = namespace.rename_directory((Ino::ROOT, "d"), (Ino::ROOT, "f"), flags).await;
+    assert!(matches!(renamed, Err(NamespaceError::NotADirectory)), "{renamed:?}");
+    let renamed =
+        namespace.rename_directory((Ino::ROOT, "d"), (Ino::ROOT, "f"), RenameFlags { no_replace: true }).await;
+    assert!(matches!(renamed, Err(NamespaceError::Exists)), "{renamed:?}");
+    assert!(bucket.info("d/a").is_some());
+}
+
+#[tokio::test]
+async fn a_stream_of_a_directory_goes_on_when_that_is_renamed() {
+    let (bucket, faults) = (MemoryStore::new(), Faults::seeded(0));
+    for n in 0..300 {
+        bucket.put_directly(&format!("d/{n:03}"), "x");
+    }
+    let namespace = namespace(&bucket, &faults, clock());
+    let directory = namespace.lookup(Ino::ROOT, "d").await.expect("it is there").ino;
+    let stream = namespace.open_directory(directory).expect("a directory");
+    let first = stream.read(2, 100).await.expect("names");
+    namespace.rename_directory((Ino::ROOT, "d"), (Ino::ROOT, "e"), RenameFlags::default()).await.expect("moved");
+    let rest = stream.read(first[99].next_offset, 300).await.expect("names");
+    let known: Vec<_> = rest.iter().filter_map(|entry| namespace.remember(directory, entry)).collect();
+    assert_eq!(known.len(), 200);
+    let keys: Vec<_> = known.iter().map(|node| namespace.key(node.ino).expect("it has a name").to_string()).collect();
+    assert_eq!((keys[0].as_str(), keys[199].as_str()), ("e/100", "e/299"));
+    assert!(known.iter().all(|node| node.info.as_ref().is_some_and(|info| info.key().as_str().starts_with("e/"))));
+}
+
+#[tokio::test]
+async fn a_directory_stays_as_long_as_something_unpublished_is_in_it() {
+    let (bucket, faults, clock) = (MemoryStore::new(), Faults::seeded(0), clock());
+    bucket.put_directly("d/old", "x");
+    let namespace = namespace(&bucket, &faults, clock.clone());
+    let directory = namespace.lookup(Ino::ROOT, "d").await.expect("it is there").ino;
+    let new = NewNode { mode: 0o644, uid: 0, gid: 0 };
+    namespace.lookup(directory, "old").await.expect("it is there");
+    namespace.create(directory, "new", NodeKind::File, new).expect("the name is free");
+    namespace.unlink(directory, "old", Unlink::Now).await.expect("removed");
+    assert_eq!(bucket.keys(), ["d/"], "a marker keeps it in S3, too");
+    bucket.delete_directly("d/");
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(namespace.lookup(Ino::ROOT, "d").await.expect("something is in it").ino, directory);
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(names(&namespace, Ino::ROOT).await, ["d"]);
+    assert_eq!(names(&namespace, directory).await, ["new"]);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_made_is_known_to_be_empty_no_longer_than_its_name_was_known_to_be_absent() {
+    let (bucket, faults, clock) = (MemoryStore::new(), Faults::seeded(0), clock());
+    let namespace = namespace(&bucket, &faults, clock.clone());
+    assert!(namespace.lookup(Ino::ROOT, "n").await.is_err());
+    bucket.put_directly("n/x", "another's");
+    clock.advance(Duration::from_millis(900));
+    let new = NewNode { mode: 0o755, uid: 0, gid: 0 };
+    let made = namespace.mkdir(Ino::ROOT, "n", new).await.expect("as far as is known").ino;
+    assert!(namespace.lookup(made, "x").await.is_err());
+    clock.advance(Duration::from_millis(200));
+    namespace.lookup(made, "x").await.expect("what is known is a second old");
+}
+
+#[tokio::test]
+async fn rows_that_the_kernel_has_forgotten_do_not_fill_the_memory() {
+    let (bucket, faults) = (MemoryStore::new(), Faults::seeded(0));
+    let namespace = namespace(&bucket, &faults, clock());
+    let new = NewNode { mode: 0o644, uid: 0, gid: 0 };
+    let mut made = Vec::new();
+    for n in 0..40_000 {
+        let name = format!("{n:05}");
+        let ino = namespace.create(Ino::ROOT, &name, NodeKind::File, new).expect("the name is free").ino;
+        namespace.publish(ino, &bucket.put_directly(&name, "x"));
+        made.push(ino);
+    }
+    for ino in made {
+        namespace.forget(ino, 1);
+    }
+    assert!(namespace.0.table.lock().rows.len() < 17_000);
+    namespace.lookup(Ino::ROOT, "00007").await.expect("S3 has it");
+    let stream = namespace.open_directory(Ino::ROOT).expect("a directory");
+    let (mut count, mut offset) = (0, 2);
+    loop {
+        let entries = stream.read(offset, 1000).await.expect("names");
+        let Some(last) = entries.last() else { break };
+        (count, offset) = (count + entries.len(), last.next_offset);
+    }
+    assert_eq!(count, 40_000);
+}
+
+#[tokio::test]
+async fn a_listing_stands_again_for_what_the_kernel_has_forgotten() {
+    let (bucket, faults) = (MemoryStore::new(), Faults::seeded(0));
+    for n in 0..20_000 {
+        bucket.put_directly(&format!("{n:05}"), "x");
+    }
+    let clock = clock();
+    let namespace = namespace(&bucket, &faults, clock.clone());
+    let (stream, mut known, mut offset) = (namespace.open_directory(Ino::ROOT).expect("a directory"), Vec::new(), 2);
+    loop {
+        let entries = stream.read(offset, 1000).await.expect("names");
+        let Some(last) = entries.last() else { break };
+        offset = last.next_offset;
+        known.extend(entries.iter().filter_map(|entry| namespace.remember(Ino::ROOT, entry)).map(|node| node.ino));
+    }
+    drop(stream);
+    let ino = known[19_999];
+    known.iter().rev().for_each(|&ino| namespace.forget(ino, 1));
+    assert!(namespace.0.table.lock().rows.len() < 17_000);
+    let again = namespace.try_lookup(Ino::ROOT, "19999").expect("without asking").expect("it is there");
+    assert_eq!(again.ino, ino);
 }

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use super::super::keys::{self, Meaning};
 use super::super::plan::{PageEnds, RangeId};
+use super::super::remove::has_local_names;
 use super::super::roll::Slot;
 use super::super::table::{Found, Table};
 use super::super::{Namespace, NamespaceError};
@@ -255,7 +256,7 @@ impl Taking<'_> {
             let Some(row) = self.table.rows.get(&ino) else { continue };
             let local =
                 row.unpublished || row.written.is_some() || row.changed > asked || self.table.moving.contains_key(&ino);
-            if local || row.seen >= listing.began {
+            if local || row.seen >= listing.began || has_local_names(self.table, ino) {
                 let place = self.state.extra.len() as Place | EXTRA;
                 self.state.extra.push(name);
                 self.state.order.push(place);
