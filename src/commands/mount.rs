@@ -20,14 +20,14 @@ pub(super) fn run(arguments: MountArgs) -> Result<(), Failure> {
 fn started(arguments: MountArgs) -> Result<Option<String>, Failure> {
     let ids = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let config = MountConfig::new(arguments, ids).map_err(|error| Failure::usage(error.to_string()))?;
-    let dir = place::mount_point(&config.dir, config.nonempty)?;
+    let point = place::mount_point(&config.dir, config.nonempty)?;
     let root = place::state_root(config.state_dir.as_deref());
     let claimed = state::claim(&root, &config.bucket, &config.prefix)?;
     let usage = |error: anyhow::Error| Failure::usage(format!("{error:#}"));
     let system = |error: anyhow::Error| Failure::system(format!("{error:#}"));
     if config.foreground {
         log::to_stderr(&config.log_level, config.log_format).map_err(usage)?;
-        return run::serve(&config, &dir, claimed, None);
+        return run::serve(&config, point, claimed, None);
     }
     let file = config.log_file.as_deref().map(std::path::absolute).transpose();
     let file = file.map_err(|error| system(error.into()))?.unwrap_or_else(|| root.join("s3mount.log"));
@@ -43,7 +43,7 @@ fn started(arguments: MountArgs) -> Result<Option<String>, Failure> {
                 speaking.failed(2, &format!("{error:#}"));
                 std::process::exit(2);
             }
-            match run::serve(&config, &dir, claimed, Some(speaking.clone())) {
+            match run::serve(&config, point, claimed, Some(speaking.clone())) {
                 Ok(None) => std::process::exit(0),
                 Ok(Some(left_behind)) => {
                     tracing::error!("{left_behind}");

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::daemonize::Speaking;
 use super::instance::Surroundings;
+use super::place::MountPoint;
 use super::shutdown::{self, Mount};
 use super::state::{Claimed, StateDir};
 use super::utab::Record;
@@ -62,7 +63,7 @@ pub fn connect_failure(error: &ConnectError) -> Failure {
 /// The mount did not come to be; then nothing is left mounted.
 pub fn serve(
     config: &MountConfig,
-    dir: &Path,
+    point: MountPoint,
     claimed: Claimed,
     parent: Option<Speaking>,
 ) -> Result<Option<String>, Failure> {
@@ -72,7 +73,7 @@ pub fn serve(
         .thread_name("s3mount")
         .build()
         .map_err(|error| Failure::system(format!("no threads can be made: {error}")))?;
-    let outcome = runtime.block_on(serve_here(config, dir, claimed, parent));
+    let outcome = runtime.block_on(serve_here(config, point, claimed, parent));
     // Tasks that still wait for S3 have nobody who waits for them.
     runtime.shutdown_background();
     log::tell_left_out(true);
@@ -172,10 +173,11 @@ async fn finish(state: &Path, namespace: &Namespace, write: &WriteEngine) {
 
 async fn serve_here(
     config: &MountConfig,
-    dir: &Path,
+    point: MountPoint,
     claimed: Claimed,
     parent: Option<Speaking>,
 ) -> Result<Option<String>, Failure> {
+    let dir = &*point.dir.clone();
     let metrics = Arc::new(Metrics::default());
     let prices = Arc::new(budget::prices(config.price_table.as_deref())?);
     let mut signals = shutdown::Signals::new().map_err(|error| Failure::system(format!("no signals: {error}")))?;
@@ -244,9 +246,7 @@ async fn serve_here(
             return Err(Failure::mount(format!("the kernel does not speak with us: {error}")));
         }
     };
-    let at = dir.to_owned();
-    let answers = tokio::task::spawn_blocking(move || mount::answers(&at)).await;
-    if let Ok(Err(error)) = answers {
+    if let Err(error) = answers(&mounted).await {
         let _ = mounted.detach();
         return Err(Failure::mount(format!("the mount does not answer: {error}")));
     }
@@ -256,6 +256,7 @@ async fn serve_here(
     let record = Record::put(dir, &source);
     tracing::info!(source, dir = %dir.display(), "mounted");
     let serving = format!("{source} on {}", dir.display());
+    drop(point);
     systemd::ready(&serving);
     let unkept = unkept::ask_again(&fs, serving);
     let watchdog = systemd::watch(dir);
@@ -306,6 +307,20 @@ fn mounted_meanwhile(dir: &Path, source: &str) -> Failure {
     Failure::mount(format!(
         "{shown} has been mounted meanwhile ({source}): unmount it first, or take another directory"
     ))
+}
+
+/// Whether a mount answers. Where another one lies upon it, that one is waited for: it finds what is beneath it, and goes.
+async fn answers(mounted: &Arc<Mounted>) -> std::io::Result<()> {
+    let end = Clock::system().now() + LEAVE_LIMIT;
+    loop {
+        let asked = Arc::clone(mounted);
+        let answer = tokio::task::spawn_blocking(move || mount::answers(asked.dir())).await;
+        match answer {
+            Ok(Err(error)) if mounted.is_there() || Clock::system().now() >= end => return Err(error),
+            Ok(Err(_)) => tokio::time::sleep(LEAVE_PAUSE).await,
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// Takes a mount back that was never served. Where yet another one lies upon it, that one has to go first, and will.

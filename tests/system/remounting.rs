@@ -15,6 +15,7 @@ pub const FACTS: &[Fact] = &[
     ),
     ("remounting::another_namespace_is_entered", another_namespace_is_entered),
     ("remounting::an_ordinary_user_mounts_and_unmounts", an_ordinary_user_mounts_and_unmounts),
+    ("remounting::of_two_mounts_of_a_user_at_once_one_is", of_two_mounts_of_a_user_at_once_one_is),
     ("remounting::umount_by_a_user_waits_until_everything_is_in_s3", umount_by_a_user_waits_until_everything_is_in_s3),
 ];
 
@@ -175,6 +176,31 @@ fails 32 as_user mount /mnt/theirs
         hold(said.matches("fuse.s3mount rw,nosuid,nodev,noexec").count() == 2, "mounted as mount(8) says", &said)?;
         hold(said.matches("user_id=64242").count() == 2, "as the user", &said)?;
         hold(said.contains("no write access to mountpoint"), "why another's directory is refused", &said)
+    })
+}
+
+fn of_two_mounts_of_a_user_at_once_one_is() -> Shown {
+    let bed = Bed::new()?;
+    // As for root: see `mounting`. Here fusermount3 mounts, and takes back.
+    let first_byte_ms = FirstByte { list: 1000.0, ..FirstByte::default() };
+    bed.sim.set(Config { first_byte_ms, ..Config::default() });
+    let body = r#"
+echo "s3://data /mnt/mine s3mount noauto,user,endpoint_url=$ENDPOINT,region=us-east-1 0 0" >/etc/fstab
+for round in 1 2; do
+    as_user mount /mnt/mine & one=$!
+    as_user mount /mnt/mine & two=$!
+    failed=0
+    for pid in $one $two; do wait $pid || { status=$?; [ "$status" = 32 ]; failed=$((failed + 1)); }; done
+    [ "$failed" = 1 ] || { echo "$failed of two failed"; cat /proc/self/mountinfo; exit 1; }
+    [ "$(grep -c " /mnt/mine " /proc/self/mountinfo)" = 1 ]
+    as_user sh -c "echo $round >/mnt/mine/file"
+    as_user umount /mnt/mine
+    ! grep -q " /mnt/mine " /proc/self/mountinfo
+done
+"#;
+    as_user(&bed, body, |said| {
+        hold(bed.object("file").as_deref() == Some(b"2\n"), "the one that is there works", &said)?;
+        hold(said.matches("already mounted (s3://data): unmount it first").count() == 2, "the other is told why", &said)
     })
 }
 

@@ -8,7 +8,10 @@ use super::bed::{Bed, SHOWN_BUCKET, hold, run, text};
 use super::documents::{code_lines, shown_file};
 use super::{Fact, Shown};
 
-pub const FACTS: &[Fact] = &[("systemd::the_service_runs_as_the_documents_say", the_service_runs_as_the_documents_say)];
+pub const FACTS: &[Fact] = &[
+    ("systemd::the_service_runs_as_the_documents_say", the_service_runs_as_the_documents_say),
+    ("systemd::an_endpoint_that_is_away_is_awaited_and_a_kept_end_is_final", an_endpoint_that_is_away_is_awaited),
+];
 
 /// What the job begins with: what fails is said, and ends it.
 pub const BEGIN: &str = r#"set -euo pipefail
@@ -55,6 +58,48 @@ pub fn run_job(bed: &Bed, job: &str, packed: bool) -> Result<Result<String, Stri
     let said = fs::read_to_string(bed.path("out/log")).unwrap_or_default();
     hold(said.ends_with("done\n"), "every line succeeds", &format!("{said}{}", text(&output)))?;
     Ok(Ok(said))
+}
+
+/// The unit's own rules, but for how long a try waits: of twelve that fail none is the last, and then the endpoint is there.
+const AWAY: &str = r#"
+mkdir -p /mnt/data
+drop_in=/etc/systemd/system/s3mount@data.service.d
+property() { systemctl show --value --property "$1" s3mount@data; }
+printf '[Service]\nRestartSec=50ms\nEnvironment=AWS_ENDPOINT_URL=http://127.0.0.1:9\n' >$drop_in/zz-away.conf
+systemctl daemon-reload
+! systemctl start s3mount@data
+for _ in $(seq 300); do if [ "$(property NRestarts)" -ge 12 ]; then break; fi; sleep 0.1; done
+echo "restarts: $(property NRestarts), $(property ActiveState)"
+[ "$(property ActiveState)" = activating ]
+rm $drop_in/zz-away.conf
+systemctl daemon-reload
+answers
+systemctl stop s3mount@data
+# What follows an exit status is systemd's to decide: 2 and 1 are final, 34 is not.
+for status in 1 2 34; do
+    printf '[Service]\nType=exec\nRestartSec=50ms\nExecStart=\nExecStart=/bin/sh -c "sleep 0.2; exit %s"\n' $status >$drop_in/zz-ends.conf
+    systemctl daemon-reload
+    systemctl reset-failed s3mount@data || true
+    systemctl start s3mount@data
+    sleep 2
+    echo "status $status: $(property ActiveState) $([ "$(property NRestarts)" = 0 ] && echo final || echo again)"
+    systemctl stop s3mount@data
+done
+echo done
+"#;
+
+fn an_endpoint_that_is_away_is_awaited() -> Shown {
+    let bed = Bed::new()?;
+    let said = match run_job(&bed, &format!("{BEGIN}{AWAY}"), false)? {
+        Ok(said) => said,
+        Err(reason) => return Ok(Some(reason)),
+    };
+    for line in ["status 1: failed final", "status 2: failed final"] {
+        hold(said.contains(line), line, &said)?;
+    }
+    let again = said.lines().any(|line| line.starts_with("status 34: ") && line.ends_with(" again"));
+    hold(again, "a start that the machine failed is tried again", &said)?;
+    Ok(None)
 }
 
 fn the_service_runs_as_the_documents_say() -> Shown {
