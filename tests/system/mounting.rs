@@ -243,7 +243,7 @@ done
         hold(
             said.matches("mounted (s3://data): unmount it first").count()
                 + said.matches("mounted meanwhile (s3://data)").count()
-                >= 6,
+                >= 5,
             "the others are told why",
             &said,
         )?;
