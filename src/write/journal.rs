@@ -113,6 +113,9 @@ pub struct Intent {
     pub exclusive: bool,
     /// Content-Type of the object to be.
     pub content_type: Option<String>,
+    /// Storage class of the object to be; `None` is STANDARD.
+    #[serde(default)]
+    pub storage_class: Option<String>,
     /// User metadata of the object to be.
     pub metadata: std::collections::BTreeMap<String, String>,
     /// Why they are here.
@@ -144,6 +147,7 @@ pub(super) struct Keeping {
     pub(super) upload: Option<(String, Vec<KeptPart>)>,
     pub(super) exclusive: bool,
     pub(super) content_type: Option<String>,
+    pub(super) storage_class: Option<String>,
     pub(super) metadata: std::collections::BTreeMap<String, String>,
     pub(super) reason: String,
 }
@@ -376,6 +380,7 @@ fn write_kept(
         upload: keeping.upload,
         exclusive: keeping.exclusive,
         content_type: keeping.content_type,
+        storage_class: keeping.storage_class,
         metadata: keeping.metadata,
         reason: keeping.reason,
         kept_at_seconds: now,

@@ -160,6 +160,7 @@ impl Inner {
             truncated: state.truncated.as_ref().map(|etag| etag.as_str().to_owned()),
             exclusive: state.condition == WriteCondition::Absent,
             content_type: state.attributes.content_type.as_deref().map(str::to_owned),
+            storage_class: state.attributes.storage_class.as_deref().map(str::to_owned),
             metadata: state.attributes.metadata.as_ref().clone(),
             reason: reason.to_owned(),
         };

@@ -245,7 +245,7 @@ async fn write_anew(
     let attributes = ObjectAttributes {
         content_type: intent.content_type.as_deref().map(Into::into),
         metadata: Arc::new(intent.metadata.clone()),
-        storage_class: None,
+        storage_class: intent.storage_class.as_deref().map(Into::into),
     };
     let needed = from_base(intent);
     let shown_bytes = intent.base.as_ref().map_or(0, |base| base.shown_bytes);

@@ -172,3 +172,22 @@ async fn a_discarded_record_leaves_no_upload_behind() {
     let refused = bed.push(&kept).await.expect_err("its parts are gone");
     assert!(matches!(refused, RecoverError::UploadGone), "{refused}");
 }
+
+#[tokio::test]
+async fn what_is_pushed_has_the_storage_class_that_it_was_to_have() {
+    let bed = Bed::with(LIMITS);
+    bed.faults.add(Rule::new(Fault::Before(StoreError::Fatal("refused".into()))).on(RequestKind::CreateUpload));
+    let store = Arc::new(FaultyStore::new(Arc::new(bed.bucket.clone()), bed.faults.clone()));
+    let engine = engine(store, bed.journal.clone());
+    let attributes = ObjectAttributes { storage_class: Some("STANDARD_IA".into()), ..ObjectAttributes::default() };
+    let base = Base::Absent { exclusive: false };
+    let writer = engine.writer(WriteTarget { key: "k".into(), base, attributes });
+    let mut expected = Vec::new();
+    write(&writer, &mut expected, 0, vec![7; 10]).await;
+    writer.publish().await.expect_err("refused");
+    drop(writer);
+    let kept = bed.journal.kept().pop().expect("it is kept");
+    bed.push_gives(&kept, &expected).await;
+    let class = bed.bucket.info("k").expect("it is there").storage_class;
+    assert_eq!(class.as_deref(), Some("STANDARD_IA"));
+}
