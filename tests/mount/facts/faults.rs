@@ -1,6 +1,6 @@
 //! A server and a network that misbehave: the bytes are right all the same, or the call says that it failed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 
 use crate::harness::prelude::*;
@@ -14,6 +14,7 @@ pub fn facts() -> Vec<Fact> {
         own!(broken_connections_are_repeated),
         own!(truncated_bodies_are_completed),
         own!(stalled_bodies_are_asked_for_again),
+        own!(writes_that_happened_behind_a_503_are_no_conflict),
         own!(slow_first_bytes_change_nothing),
         own!(everything_at_once),
         own!(a_denied_read_is_a_permission_error),
@@ -77,6 +78,21 @@ fn stalled_bodies_are_asked_for_again(c: &Context) -> Outcome {
     p.foreign_put("f", &bytes)?;
     p.sim().set(&Faults { stall: 0.1, ..Faults::default() });
     same_bytes(&p.read("f")?, &bytes);
+    Ok(())
+}
+
+fn writes_that_happened_behind_a_503_are_no_conflict(c: &Context) -> Outcome {
+    let p = c.mount(&[])?;
+    p.sim().throttle_after_effect("PutObject");
+    let mut exclusive = File::options().write(true).create_new(true).open(p.path("small"))?;
+    exclusive.write_all(b"mine")?;
+    exclusive.sync_all()?;
+    drop(exclusive);
+    same_bytes(&p.object("small")?, b"mine");
+    let large = pattern(1, 20 << 20);
+    p.sim().throttle_after_effect("CompleteMultipartUpload");
+    p.write("large", &large)?;
+    same_bytes(&p.object("large")?, &large);
     Ok(())
 }
 

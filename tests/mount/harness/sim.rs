@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use s3sim::shaping::{Config, FirstByte};
+use s3sim::shaping::{Config, FirstByte, Script};
 use s3sim::{Options, S3Sim};
 
 use super::outcome::Outcome;
@@ -105,6 +105,12 @@ impl Sim {
                 listed_prefix: String::new(),
             },
         });
+    }
+
+    /// The next request of an operation is done, and answered 503 SlowDown all the same.
+    pub fn throttle_after_effect(&self, operation: &str) {
+        let (operation, kind) = (operation.to_owned(), "slow_down".to_owned());
+        self.0.script(Script { operation, kind, times: 1, after_effect: true });
     }
 
     /// Begins to count anew.
