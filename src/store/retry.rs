@@ -8,6 +8,7 @@
 //! earlier try may have been the cause.
 
 mod deletes;
+mod line;
 mod policy;
 mod settle;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
+use self::line::{LARGE_BYTES, Line};
 pub use self::policy::RetryPolicy;
 use self::policy::{Course, Decision, LAST_TRY, Limits, Progress, TokenBudget};
 use super::hedge::Hedge;
@@ -47,6 +49,7 @@ pub struct RetryStore {
     began: Instant,
     budget: Mutex<TokenBudget>,
     hedge: Hedge,
+    line: Line,
 }
 
 impl std::fmt::Debug for RetryStore {
@@ -64,8 +67,8 @@ struct Attempts<'a> {
     /// What it sends, if that is more than a few words.
     body: Option<Payload>,
     began: Instant,
-    /// Time in which bytes went out: it does not count.
-    moving: Duration,
+    /// Time in which bytes went out, or waited for their turn to: it does not count.
+    uncounted: Duration,
     failures: u32,
     /// Some try may have happened all the same.
     is_in_doubt: bool,
@@ -85,7 +88,16 @@ impl RetryStore {
     pub fn new(inner: Arc<dyn ObjectStore>, policy: RetryPolicy, metrics: Arc<Metrics>) -> Self {
         let clock = Clock::timers();
         let hedge = Hedge::new(Arc::clone(&metrics), clock.clone());
-        Self { inner, policy, metrics, began: clock.now(), clock, budget: Mutex::default(), hedge }
+        Self {
+            inner,
+            policy,
+            metrics,
+            began: clock.now(),
+            clock,
+            budget: Mutex::default(),
+            hedge,
+            line: Line::default(),
+        }
     }
 
     fn attempts<'a>(&'a self, kind: RequestKind, name: &'a str, moved_bytes: u64) -> Attempts<'a> {
@@ -97,7 +109,7 @@ impl RetryStore {
             limits,
             body: None,
             began: self.clock.now(),
-            moving: Duration::ZERO,
+            uncounted: Duration::ZERO,
             failures: 0,
             is_in_doubt: false,
             is_renewed: false,
@@ -131,15 +143,18 @@ impl RetryStore {
 impl Attempts<'_> {
     /// Time in which nothing moved, waits included.
     fn elapsed(&self) -> Duration {
-        self.store.clock.now().saturating_duration_since(self.began).saturating_sub(self.moving)
+        self.store.clock.now().saturating_duration_since(self.began).saturating_sub(self.uncounted)
     }
 
     fn taken_bytes(&self) -> u64 {
         self.body.as_ref().map_or(0, Payload::taken_bytes)
     }
 
-    /// Waits for the answer for as long as the call moves on.
-    async fn answer<T>(&mut self, call: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
+    /// Waits for the answer for as long as the call moves on; `Err` is a standstill.
+    async fn answer<T>(
+        &mut self,
+        call: impl Future<Output = StoreResult<T>> + Send,
+    ) -> Result<StoreResult<T>, StoreError> {
         let clock = self.store.clock.clone();
         let (began, before) = (clock.now(), self.taken_bytes());
         let (mut moved_at, mut taken, mut left) = (began, before, self.limits.deadline.saturating_sub(self.elapsed()));
@@ -150,15 +165,15 @@ impl Attempts<'_> {
                 body_bytes: self.body.as_ref().map_or(0, Payload::len_bytes),
                 took: moved_at.saturating_duration_since(began),
             };
-            let patience = self.store.policy.patience(self.limits, left, progress);
+            let patience = RetryPolicy::patience(self.limits, left, progress);
             let still = clock.now().saturating_duration_since(moved_at);
             let wait = patience.saturating_sub(still);
             if let Ok(answer) = timeout(wait.min(LOOK_AT_PROGRESS_EVERY), &mut call).await {
-                return answer;
+                return Ok(answer);
             }
             if self.taken_bytes() > taken {
                 let now = clock.now();
-                self.moving += now.saturating_duration_since(moved_at);
+                self.uncounted += now.saturating_duration_since(moved_at);
                 (moved_at, taken) = (now, self.taken_bytes());
                 left = self.limits.deadline.saturating_sub(self.elapsed());
             } else if wait <= LOOK_AT_PROGRESS_EVERY {
@@ -181,7 +196,22 @@ impl Attempts<'_> {
     }
 
     async fn run<T>(&mut self, call: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
-        let result = self.answer(call).await;
+        let store = self.store;
+        let bytes = self.body.as_ref().map_or(0, Payload::len_bytes);
+        let asked = store.clock.now();
+        let turn = if bytes < LARGE_BYTES { None } else { Some(store.line.turn().await) };
+        let began = store.clock.now();
+        self.uncounted += began.saturating_duration_since(asked);
+        let answer = self.answer(call).await;
+        if turn.is_some() {
+            match &answer {
+                Ok(Ok(_)) => store.line.carried(bytes, store.clock.now().saturating_duration_since(began)),
+                Ok(Err(_)) => {}
+                Err(_) => store.line.stood_still(),
+            }
+        }
+        drop(turn);
+        let result = answer.unwrap_or_else(Err);
         match &result {
             Ok(_) => self.store.budget.lock().give_back(),
             Err(error) => {

@@ -15,7 +15,7 @@ pub struct RetryPolicy {
     /// which the bytes of an upload go out does not count.
     pub deadline: Duration,
     /// One try of a request without a body may take so long: far over S3's slowest answers, well under the deadline. An upload
-    /// that goes out may stand still for as long.
+    /// may stand still for as long.
     pub attempt: Duration,
     /// Tries of one request that the server answered, the first included.
     pub attempts_max: u32,
@@ -115,15 +115,13 @@ impl RetryPolicy {
 
     /// How long a try may stand still: nothing else tells a slow line, on which many uploads share little, from a dead one.
     /// `left` is the time until the deadline.
-    pub(super) fn patience(&self, limits: Limits, left: Duration, progress: Progress) -> Duration {
-        if progress.taken_bytes == 0 {
-            return limits.attempt.min(left);
-        }
+    pub(super) fn patience(limits: Limits, left: Duration, progress: Progress) -> Duration {
+        let patience = limits.attempt.min(left);
         if progress.taken_bytes < progress.body_bytes {
-            return self.attempt.min(left);
+            return patience;
         }
         // What was taken may be in buffers, which empty at the pace of the line.
-        limits.attempt.min(left).max(progress.took)
+        patience.max(progress.took)
     }
 
     /// `dice` is even in [0, 1): full jitter (AWS architecture blog, "Exponential backoff and jitter").
@@ -237,14 +235,13 @@ mod tests {
 
     #[test]
     fn an_upload_is_judged_by_the_time_in_which_it_stands_still() {
-        let policy = RetryPolicy::default();
-        let limits = policy.limits(RequestKind::UploadPart, 64 << 20);
+        let limits = RetryPolicy::default().limits(RequestKind::UploadPart, 64 << 20);
         let patience = |taken_bytes, seconds| {
             let progress = Progress { taken_bytes, body_bytes: 64 << 20, took: Duration::from_secs(seconds) };
-            policy.patience(limits, limits.deadline, progress)
+            RetryPolicy::patience(limits, limits.deadline, progress)
         };
         assert_eq!(patience(0, 0), limits.attempt);
-        assert_eq!(patience(1 << 20, 3000), policy.attempt);
+        assert_eq!(patience(1 << 20, 3000), limits.attempt);
         // The answer: what the line has not carried yet takes its time, however slow the line.
         assert_eq!(patience(64 << 20, 5), limits.attempt);
         assert_eq!(patience(64 << 20, 3000), Duration::from_secs(3000));
