@@ -241,6 +241,33 @@ pub struct ObjectInfo {
     pub content_type: Option<Arc<str>>,
     /// Storage class; `None` is STANDARD.
     pub storage_class: Option<Arc<str>>,
+    /// What else is said of the content, where the answer carries it and it says anything.
+    pub headers: Option<Arc<ContentHeaders>>,
+}
+
+/// Headers of an object beside its Content-Type, as S3 keeps and returns them (S3 user guide, "System-defined object metadata"). Other
+/// programs live by them: a browser reads nothing of what has lost its Content-Encoding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ContentHeaders {
+    /// Cache-Control.
+    pub cache_control: Option<String>,
+    /// Content-Disposition.
+    pub content_disposition: Option<String>,
+    /// Content-Encoding.
+    pub content_encoding: Option<String>,
+    /// Content-Language.
+    pub content_language: Option<String>,
+    /// Expires, as it is spelled.
+    pub expires: Option<String>,
+    /// Where a web site sends those who ask for the object.
+    pub website_redirect_location: Option<String>,
+}
+
+impl ContentHeaders {
+    /// Nothing, if they say nothing.
+    pub fn if_any(self) -> Option<Arc<Self>> {
+        (self != Self::default()).then(|| Arc::new(self))
+    }
 }
 
 impl ObjectInfo {

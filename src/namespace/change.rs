@@ -332,5 +332,6 @@ pub(super) fn attributes_of(
         content_type: content_type.or_else(marker_type),
         metadata: Arc::new(metadata),
         storage_class: info.and_then(|info| info.storage_class.clone()),
+        headers: info.and_then(|info| info.headers.clone()),
     }
 }

@@ -108,6 +108,7 @@ impl Namespace {
             content_type: info.content_type,
             metadata: info.metadata.unwrap_or_default(),
             storage_class: info.storage_class,
+            headers: info.headers,
         })
     }
 }

@@ -81,6 +81,7 @@ impl Table {
                         if info.metadata.is_none() {
                             row.metadata_is_old = posix && may_have_changed(&known, &info, at);
                             info.metadata = known.metadata;
+                            info.headers = known.headers;
                         }
                         info.content_type = info.content_type.or(known.content_type);
                     }

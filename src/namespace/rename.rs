@@ -146,6 +146,7 @@ pub(super) fn moved(table: &mut Table, ino: Ino, info: &ObjectInfo) {
     };
     let mut info = info.clone();
     info.metadata = info.metadata.or_else(|| row.object.as_ref().and_then(|object| object.metadata.clone()));
+    info.headers = info.headers.or_else(|| row.object.as_ref().and_then(|object| object.headers.clone()));
     // The pages that the kernel holds are those of the copy, byte for byte.
     if row.opened.is_some() && row.opened.as_ref() == row.object.as_ref().map(|object| &object.version) {
         row.opened = Some(info.version.clone());

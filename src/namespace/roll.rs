@@ -222,6 +222,7 @@ impl Roll {
             metadata: None,
             content_type: None,
             storage_class,
+            headers: None,
         }
     }
 
@@ -316,6 +317,7 @@ mod tests {
                 metadata: None,
                 content_type: None,
                 storage_class: class.as_deref().map(Into::into),
+                headers: None,
             }).collect();
             for ((name, _), info) in objects.iter().zip(&infos) {
                 roll.push(name, Ino(info.size_bytes), &Found::File(info.clone()), false);

@@ -245,6 +245,7 @@ impl Namespace {
         if kind != NodeKind::Directory {
             let mut info = info.clone();
             info.content_type = info.content_type.or_else(|| attributes.content_type.clone());
+            info.headers = attributes.headers.clone();
             // The content is what it was, and so are the pages that the kernel holds.
             if row.opened.is_some() && row.opened.as_ref() == row.object.as_ref().map(|object| &object.version) {
                 row.opened = Some(info.version.clone());

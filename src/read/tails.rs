@@ -86,6 +86,7 @@ mod tests {
             metadata: None,
             content_type: None,
             storage_class: None,
+            headers: None,
         }
     }
 

@@ -193,6 +193,7 @@ impl Object {
             metadata: Some(Arc::clone(&self.attributes.metadata)),
             content_type: Some(self.attributes.content_type.clone().unwrap_or_else(|| "binary/octet-stream".into())),
             storage_class: self.attributes.storage_class.clone(),
+            headers: self.attributes.headers.clone(),
         }
     }
 
@@ -210,6 +211,7 @@ impl Object {
             last_modified: UNIX_EPOCH + Duration::from_millis(since_epoch.as_millis() as u64),
             metadata: None,
             content_type: None,
+            headers: None,
             ..self.info(key)
         }
     }

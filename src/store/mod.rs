@@ -26,7 +26,7 @@ use futures_util::Stream;
 
 use self::checksum::Crc64;
 pub use self::error::{StoreError, StoreResult};
-use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectMetadata, ObjectVersion};
+use crate::types::{ByteRange, ContentHeaders, ETag, ObjectInfo, ObjectKey, ObjectMetadata, ObjectVersion};
 
 /// Largest body of one PutObject and of one part: 5 GiB (S3 user guide, "Multipart upload limits").
 pub const PUT_BYTES_MAX: u64 = 5 << 30;
@@ -159,6 +159,8 @@ pub struct ObjectAttributes {
     pub metadata: Arc<ObjectMetadata>,
     /// Storage class; `None` is STANDARD.
     pub storage_class: Option<Arc<str>>,
+    /// What else is said of the content.
+    pub headers: Option<Arc<ContentHeaders>>,
 }
 
 /// A PutObject.

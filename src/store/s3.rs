@@ -42,7 +42,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::metrics::RequestKind;
-use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectMetadata, ObjectVersion};
+use crate::types::{ByteRange, ContentHeaders, ETag, ObjectInfo, ObjectKey, ObjectMetadata, ObjectVersion};
 
 /// Refusals without a code are laid to the clock for so long after that was noticed: their requests were on their way.
 const SKEW_GRACE: Duration = Duration::from_secs(30);
@@ -67,6 +67,17 @@ fn condition_headers(condition: &WriteCondition) -> (Option<String>, Option<Stri
         WriteCondition::Absent => (None, Some("*".to_owned())),
         WriteCondition::Matches(etag) => (Some(etag.as_str().to_owned()), None),
     }
+}
+
+/// What is said of the content of an object to be.
+fn content_headers(attributes: &ObjectAttributes) -> Arc<ContentHeaders> {
+    attributes.headers.clone().unwrap_or_default()
+}
+
+/// Expires as the SDK wants it; what is no date is left out.
+fn expires(headers: &ContentHeaders) -> Option<aws_smithy_types::DateTime> {
+    let format = aws_smithy_types::date_time::Format::HttpDate;
+    aws_smithy_types::DateTime::from_str(headers.expires.as_deref()?, format).ok()
 }
 
 fn user_metadata(metadata: &ObjectMetadata) -> Option<std::collections::HashMap<String, String>> {
@@ -137,6 +148,7 @@ impl S3Store {
             metadata: attributes.map(|attributes| Arc::clone(&attributes.metadata)),
             content_type: attributes.and_then(|attributes| attributes.content_type.clone()),
             storage_class: attributes.and_then(|attributes| attributes.storage_class.clone()),
+            headers: attributes.and_then(|attributes| attributes.headers.clone()),
         }
     }
 }
@@ -215,6 +227,7 @@ impl ObjectStore for S3Store {
         let date = AnswerDate::default();
         let size_bytes = request.payload.len_bytes();
         let attributes = &request.attributes;
+        let headers = content_headers(attributes);
         let (if_match, if_none_match) = condition_headers(&request.condition);
         let output = self
             .client
@@ -223,6 +236,12 @@ impl ObjectStore for S3Store {
             .key(request.key.as_str())
             .set_content_type(attributes.content_type.as_deref().map(str::to_owned))
             .set_metadata(user_metadata(&attributes.metadata))
+            .set_cache_control(headers.cache_control.clone())
+            .set_content_disposition(headers.content_disposition.clone())
+            .set_content_encoding(headers.content_encoding.clone())
+            .set_content_language(headers.content_language.clone())
+            .set_website_redirect_location(headers.website_redirect_location.clone())
+            .set_expires(expires(&headers))
             .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
@@ -285,10 +304,17 @@ impl ObjectStore for S3Store {
             .set_if_match(if_match)
             .set_if_none_match(if_none_match);
         if let Some(attributes) = &request.attributes {
+            let headers = content_headers(attributes);
             call = call
                 .metadata_directive(MetadataDirective::Replace)
                 .set_content_type(attributes.content_type.as_deref().map(str::to_owned))
-                .set_metadata(user_metadata(&attributes.metadata));
+                .set_metadata(user_metadata(&attributes.metadata))
+                .set_cache_control(headers.cache_control.clone())
+                .set_content_disposition(headers.content_disposition.clone())
+                .set_content_encoding(headers.content_encoding.clone())
+                .set_content_language(headers.content_language.clone())
+                .set_website_redirect_location(headers.website_redirect_location.clone())
+                .set_expires(expires(&headers));
         }
         let output = call.customize().interceptor(date.clone()).send().await.map_err(self.failed(RequestKind::Copy))?;
         let result = output.copy_object_result();
@@ -303,6 +329,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn create_upload(&self, key: &ObjectKey, attributes: ObjectAttributes) -> StoreResult<UploadId> {
+        let headers = content_headers(&attributes);
         let output = self
             .client
             .create_multipart_upload()
@@ -310,6 +337,12 @@ impl ObjectStore for S3Store {
             .key(key.as_str())
             .set_content_type(attributes.content_type.as_deref().map(str::to_owned))
             .set_metadata(user_metadata(&attributes.metadata))
+            .set_cache_control(headers.cache_control.clone())
+            .set_content_disposition(headers.content_disposition.clone())
+            .set_content_encoding(headers.content_encoding.clone())
+            .set_content_language(headers.content_language.clone())
+            .set_website_redirect_location(headers.website_redirect_location.clone())
+            .set_expires(expires(&headers))
             .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
             .set_checksum_algorithm(self.sums_up_uploads.then_some(ChecksumAlgorithm::Crc64Nvme))
             .set_checksum_type(self.sums_up_uploads.then_some(ChecksumType::FullObject))

@@ -116,6 +116,9 @@ pub struct Intent {
     /// Storage class of the object to be; `None` is STANDARD.
     #[serde(default)]
     pub storage_class: Option<String>,
+    /// What else was said of its content.
+    #[serde(default)]
+    pub headers: crate::types::ContentHeaders,
     /// User metadata of the object to be.
     pub metadata: std::collections::BTreeMap<String, String>,
     /// Why they are here.
@@ -148,6 +151,7 @@ pub(super) struct Keeping {
     pub(super) exclusive: bool,
     pub(super) content_type: Option<String>,
     pub(super) storage_class: Option<String>,
+    pub(super) headers: crate::types::ContentHeaders,
     pub(super) metadata: std::collections::BTreeMap<String, String>,
     pub(super) reason: String,
 }
@@ -381,6 +385,7 @@ fn write_kept(
         exclusive: keeping.exclusive,
         content_type: keeping.content_type,
         storage_class: keeping.storage_class,
+        headers: keeping.headers,
         metadata: keeping.metadata,
         reason: keeping.reason,
         kept_at_seconds: now,

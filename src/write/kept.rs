@@ -161,6 +161,7 @@ impl Inner {
             exclusive: state.condition == WriteCondition::Absent,
             content_type: state.attributes.content_type.as_deref().map(str::to_owned),
             storage_class: state.attributes.storage_class.as_deref().map(str::to_owned),
+            headers: state.attributes.headers.as_deref().cloned().unwrap_or_default(),
             metadata: state.attributes.metadata.as_ref().clone(),
             reason: reason.to_owned(),
         };

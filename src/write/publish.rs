@@ -227,6 +227,7 @@ impl Inner {
         info.size_bytes = snapshot.size;
         info.metadata = Some(Arc::clone(&snapshot.attributes.metadata));
         info.content_type = snapshot.attributes.content_type.clone().or(info.content_type);
+        info.headers = snapshot.attributes.headers.clone();
         info.storage_class = snapshot.attributes.storage_class.clone();
         Ok(info)
     }

@@ -78,6 +78,7 @@ fn info_of(base: &KeptBase) -> ObjectInfo {
         metadata: None,
         content_type: None,
         storage_class: None,
+        headers: None,
     }
 }
 
@@ -246,6 +247,7 @@ async fn write_anew(
         content_type: intent.content_type.as_deref().map(Into::into),
         metadata: Arc::new(intent.metadata.clone()),
         storage_class: intent.storage_class.as_deref().map(Into::into),
+        headers: intent.headers.clone().if_any(),
     };
     let needed = from_base(intent);
     let shown_bytes = intent.base.as_ref().map_or(0, |base| base.shown_bytes);

@@ -92,6 +92,7 @@ fn object(key: &str, size_bytes: u64) -> ObjectInfo {
         metadata: None,
         content_type: None,
         storage_class: None,
+        headers: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Facts about whole operations: what they answer, what they cost in requests, what is left in the bucket.
 
+mod carried;
 mod costs;
 mod kept;
 mod neighbours;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::objects::headers;
 use super::{Bed, in_chunks, name_facts, pattern};
 use crate::store::{
     CompleteRequest, ObjectAttributes, PART_BYTES_MIN, Payload, StoreError, StoreResult, UploadId, UploadedPart,
@@ -111,12 +112,14 @@ async fn attributes_of_an_upload_are_kept(bed: Bed) {
         content_type: Some("text/x-fact".into()),
         metadata: Arc::new([("mode".to_owned(), "33188".to_owned())].into()),
         storage_class: None,
+        headers: headers(),
     };
     let upload = bed.store.create_upload(&bed.key("k"), attributes.clone()).await.expect("an upload");
     let part = send(&bed, "k", &upload, 1, Bytes::from_static(b"x").into()).await;
     complete(&bed, "k", &upload, &[part], WriteCondition::None).await.expect("a Complete");
     let head = bed.store.head(&bed.key("k")).await.expect("a HEAD");
     assert_eq!((head.content_type, head.metadata), (attributes.content_type, Some(attributes.metadata)));
+    assert_eq!(head.headers, attributes.headers);
 }
 
 async fn an_aborted_upload_is_gone(bed: Bed) {

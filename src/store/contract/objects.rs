@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Bed, in_chunks, name_facts, pattern};
 use crate::store::{CopyRequest, GetRange, ObjectAttributes, PutRequest, StoreError, WriteCondition};
-use crate::types::{ByteRange, ObjectMetadata};
+use crate::types::{ByteRange, ContentHeaders, ObjectMetadata};
 
 name_facts!(
     an_object_is_read_back_as_it_was_put,
@@ -81,7 +81,24 @@ async fn what_is_not_there_is_not_found(bed: Bed) {
 fn attributes() -> ObjectAttributes {
     let metadata: ObjectMetadata =
         [("mode", "33188"), ("mtime", "1700000000.000000001")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-    ObjectAttributes { content_type: Some("text/x-fact".into()), metadata: Arc::new(metadata), storage_class: None }
+    ObjectAttributes {
+        content_type: Some("text/x-fact".into()),
+        metadata: Arc::new(metadata),
+        storage_class: None,
+        headers: headers(),
+    }
+}
+
+/// What else is said of a content.
+pub(super) fn headers() -> Option<Arc<ContentHeaders>> {
+    let headers = ContentHeaders {
+        cache_control: Some("max-age=60".into()),
+        content_disposition: Some("attachment".into()),
+        content_encoding: Some("gzip".into()),
+        content_language: Some("ko".into()),
+        ..ContentHeaders::default()
+    };
+    headers.if_any()
 }
 
 async fn attributes_are_kept(bed: Bed) {
@@ -89,7 +106,7 @@ async fn attributes_are_kept(bed: Bed) {
     bed.store.put(put).await.expect("a PUT");
     let head = bed.store.head(&bed.key("k")).await.expect("a HEAD");
     assert_eq!(head.metadata, Some(attributes().metadata));
-    assert_eq!(head.content_type.as_deref(), Some("text/x-fact"));
+    assert_eq!((head.content_type.as_deref(), &head.headers), (Some("text/x-fact"), &headers()));
     assert_eq!(head.storage_class, None);
 }
 
@@ -178,7 +195,7 @@ async fn a_copy_keeps_bytes_and_attributes(bed: Bed) {
     assert_eq!(body, "bytes");
     assert_eq!(info.version, copied.version);
     assert_eq!(info.metadata, Some(attributes().metadata));
-    assert_eq!(info.content_type.as_deref(), Some("text/x-fact"));
+    assert_eq!((info.content_type.as_deref(), &info.headers), (Some("text/x-fact"), &headers()));
 }
 
 async fn a_copy_keeps_its_storage_class(bed: Bed) {

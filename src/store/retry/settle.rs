@@ -108,6 +108,7 @@ mod tests {
             metadata: Some(Arc::default()),
             content_type: Some("binary/octet-stream".into()),
             storage_class: None,
+            headers: None,
         };
         Fingerprint { info, crc64nvme }
     }

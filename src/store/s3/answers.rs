@@ -13,7 +13,7 @@ use aws_sdk_s3::types::{EncodingType, StorageClass};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::store::{GetRange, ListPage, ListRequest, StoreError, StoreResult};
-use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey, ObjectMetadata, ObjectVersion};
+use crate::types::{ByteRange, ContentHeaders, ETag, ObjectInfo, ObjectKey, ObjectMetadata, ObjectVersion};
 
 /// What RFC 3986 leaves unreserved, and the `/` between the parts of a key.
 const COPY_SOURCE_ESCAPED: &AsciiSet =
@@ -60,6 +60,21 @@ fn metadata(found: Option<&std::collections::HashMap<String, String>>) -> Option
     Some(Arc::new(pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect()))
 }
 
+/// What the outputs of HEAD and GET, which have no trait in common, say of the content.
+macro_rules! headers {
+    ($output:ident) => {
+        ContentHeaders {
+            cache_control: $output.cache_control().map(str::to_owned),
+            content_disposition: $output.content_disposition().map(str::to_owned),
+            content_encoding: $output.content_encoding().map(str::to_owned),
+            content_language: $output.content_language().map(str::to_owned),
+            expires: $output.expires_string().map(str::to_owned),
+            website_redirect_location: $output.website_redirect_location().map(str::to_owned),
+        }
+        .if_any()
+    };
+}
+
 /// What a HEAD says.
 pub(super) fn head(key: &ObjectKey, output: &HeadObjectOutput) -> StoreResult<ObjectInfo> {
     Ok(ObjectInfo {
@@ -69,6 +84,7 @@ pub(super) fn head(key: &ObjectKey, output: &HeadObjectOutput) -> StoreResult<Ob
         metadata: metadata(output.metadata()),
         content_type: output.content_type().map(Arc::from),
         storage_class: storage_class(output.storage_class()),
+        headers: headers!(output),
     })
 }
 
@@ -97,6 +113,7 @@ pub(super) fn get(key: &ObjectKey, asked: GetRange, output: &GetObjectOutput) ->
         metadata: metadata(output.metadata()),
         content_type: output.content_type().map(Arc::from),
         storage_class: storage_class(output.storage_class()),
+        headers: headers!(output),
     };
     Ok((info, range))
 }
@@ -132,6 +149,7 @@ pub(super) fn page(request: &ListRequest, output: &ListObjectsV2Output) -> Store
                 .map(aws_sdk_s3::types::ObjectStorageClass::as_str)
                 .filter(|class| *class != StorageClass::Standard.as_str())
                 .map(Arc::from),
+            headers: None,
         });
     }
     for prefix in output.common_prefixes() {

@@ -48,6 +48,16 @@ fn decoded(text: &str, plus: bool) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// What S3 keeps of a content and gives back, beside its type.
+const CONTENT_HEADERS: [&str; 6] = [
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+    "x-amz-website-redirect-location",
+];
+
 impl Call {
     /// Understands the head of a request; the body is added by [`Call::with_body`].
     pub fn of(head: Parts) -> Self {
@@ -144,7 +154,9 @@ impl Call {
         };
         for (name, value) in &self.head.headers {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            if let Some(name) = name.as_str().strip_prefix("x-amz-meta-") {
+            if CONTENT_HEADERS.contains(&name.as_str()) {
+                carried.headers.insert(name.as_str().to_owned(), value);
+            } else if let Some(name) = name.as_str().strip_prefix("x-amz-meta-") {
                 carried.metadata.insert(name.to_owned(), value);
             } else if name.as_str().starts_with("x-amz-checksum-crc") || name.as_str().starts_with("x-amz-checksum-sha")
             {

@@ -209,6 +209,11 @@ pub(crate) fn get(endpoint: &Endpoint, call: &Call, with_body: bool) -> Result<A
     if let Some(class) = object.carried.storage_class.clone() {
         answer = answer.with("x-amz-storage-class", class);
     }
+    for (name, value) in &object.carried.headers {
+        if let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) {
+            answer.headers.push((name, value.clone()));
+        }
+    }
     for (name, value) in &object.carried.metadata {
         if let Ok(name) = http::HeaderName::from_bytes(format!("x-amz-meta-{name}").as_bytes()) {
             answer.headers.push((name, value.clone()));

@@ -23,6 +23,9 @@ pub struct Carried {
     pub metadata: BTreeMap<String, String>,
     /// Storage class; `None` is STANDARD.
     pub storage_class: Option<String>,
+    /// Headers of the content beside its type: name and value.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
     /// Checksum headers as they were sent: name and value.
     pub checksums: BTreeMap<String, String>,
 }
