@@ -135,6 +135,7 @@ impl From<NamespaceError> for FsError {
             NamespaceError::IntoItself => Self::Invalid("a directory cannot move into itself"),
             NamespaceError::TooLarge => Self::TooLarge,
             NamespaceError::Store(error) => error.into(),
+            NamespaceError::Panicked => Self::Io(error.to_string()),
             NamespaceError::Journal(error) => Self::Io(format!("journal of renames: {error}")),
         }
     }

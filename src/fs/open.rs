@@ -148,9 +148,12 @@ impl FileSystem {
         let reader = match asked {
             Ok(reader) => reader,
             Err(_) if self.view_moved(inode, generation).await => return Ok(None),
+            Err(StoreError::NotFound) if !self.namespace.key(inode.ino).is_ok_and(|now| now == key) => {
+                return Err(FsError::Stale);
+            }
             Err(error) => {
                 if matches!(error, StoreError::NotFound) {
-                    self.namespace.vanished(inode.ino);
+                    self.namespace.vanished(inode.ino, &moment);
                 }
                 return Err(error.into());
             }
@@ -160,7 +163,7 @@ impl FileSystem {
             None => None,
         };
         let info = reader.info();
-        {
+        let is_replaced = {
             let mut view = inode.view.lock();
             if view.generation != generation || view.is_dirty() {
                 return Ok(None);
@@ -168,17 +171,22 @@ impl FileSystem {
             let told_otherwise = told.is_some_and(|told| told.version != info.version);
             let seen_otherwise =
                 view.handles > 0 && view.info.as_ref().is_some_and(|seen| seen.version != info.version);
-            if told_otherwise || seen_otherwise {
-                drop(view);
-                tracing::debug!(key = %info.key(), "another writer replaced this object; it opens as a new inode");
-                self.namespace.supersede(inode.ino, info);
-                return Err(FsError::Stale);
-            }
-            if view.info.as_ref().is_none_or(|seen| seen.version != info.version) {
+            let is_replaced = told_otherwise || seen_otherwise;
+            if !is_replaced && view.info.as_ref().is_none_or(|seen| seen.version != info.version) {
                 view.writer = None;
                 view.move_to(Some(info.clone()));
             }
-            view.settled = true;
+            view.settled |= !is_replaced;
+            is_replaced
+        };
+        if is_replaced {
+            tracing::debug!(key = %info.key(), "another writer replaced this object; it opens as a new inode");
+            if self.namespace.supersede(inode.ino, info) {
+                return Err(FsError::Stale);
+            }
+            // A rename is moving it: where to, and which version, it says when it is done.
+            let _ = self.view_moved(inode, generation).await;
+            return Ok(None);
         }
         if !learned {
             self.namespace.learned(inode.ino, info, &moment);

@@ -7,10 +7,11 @@
 use std::ffi::OsStr;
 
 use super::FileSystem;
+use super::data::VIEW_MOVES_MAX;
 use super::error::{FsError, FsResult};
 use super::opened::{InodeUse, OpenInode};
-use crate::namespace::{NodeKind, RenameFlags, Renamed};
-use crate::types::{Ino, ObjectInfo};
+use crate::namespace::{Copied, NodeKind, RenameFlags, Renamed};
+use crate::types::Ino;
 
 /// For as long as this lives, nothing new is uploaded under the key that a file is about to lose.
 struct Still<'a>(&'a OpenInode);
@@ -46,14 +47,21 @@ impl FileSystem {
         if from == to {
             return if no_replace { Err(FsError::Exists) } else { Ok(()) };
         }
-        let node = self.namespace.lookup(from.0, from.1).await?;
         let flags = RenameFlags { no_replace };
-        let outcome = match node.kind {
-            NodeKind::Directory => self.rename_directory(node.ino, from, to, flags).await,
-            _ => self.rename_file(node.ino, from, to, flags).await,
-        };
-        self.namespace.forget(node.ino, 1);
-        outcome
+        for _ in 0..VIEW_MOVES_MAX {
+            let node = self.namespace.lookup(from.0, from.1).await?;
+            let outcome = match node.kind {
+                NodeKind::Directory => self.rename_directory(node.ino, from, to, flags).await,
+                _ => self.rename_file(node.ino, from, to, flags).await,
+            };
+            self.namespace.forget(node.ino, 1);
+            match outcome {
+                // The name was led elsewhere meanwhile: what it leads to now is what is to be moved.
+                Err(FsError::Stale) if !self.namespace.leads_to(from, node.ino) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(FsError::Stale)
     }
 
     async fn rename_file(&self, ino: Ino, from: (Ino, &str), to: (Ino, &str), flags: RenameFlags) -> FsResult<()> {
@@ -83,7 +91,7 @@ impl FileSystem {
         if !moves_in_memory {
             self.publish_in_order(&source_use).await?;
         }
-        let renamed = match self.namespace.rename_file(from, to, flags).await {
+        let renamed = match self.namespace.rename_file(ino, from, to, flags).await {
             Ok(renamed) => renamed,
             Err(error) => {
                 if moves_in_memory && let (Some(writer), Ok(old)) = (writer, self.namespace.key(ino)) {
@@ -92,7 +100,7 @@ impl FileSystem {
                 return Err(error.into());
             }
         };
-        self.follow(&source_use, renamed.new_info.clone());
+        self.follow(&source_use, renamed.moved.as_ref());
         self.replaced(&renamed, target_use.as_ref()).await;
         Ok(())
     }
@@ -109,18 +117,24 @@ impl FileSystem {
         }
     }
 
-    /// The view of a renamed inode rests on the copy from now on.
-    fn follow(&self, inode: &OpenInode, new_info: Option<ObjectInfo>) {
-        let Some(info) = new_info else { return };
+    /// The view of a renamed inode rests on the copy from now on, unless that is one of another version: then the inode keeps what
+    /// it shows, and loses its name.
+    fn follow(&self, inode: &OpenInode, copied: Option<&Copied>) {
         let mut view = inode.view.lock();
+        // An open that asks for the old key now must ask again.
+        view.generation += 1;
+        let Some(copied) = copied else { return };
+        let is_seen = view.handles > 0 || view.writer.is_some();
+        if is_seen && view.info.as_ref().is_some_and(|seen| seen.version != copied.source) {
+            drop(view);
+            self.namespace.superseded_by_copy(inode.ino, copied);
+            return;
+        }
         if let Some(writer) = &view.writer {
-            writer.rebase(&info);
+            writer.rebase(&copied.info);
         }
         if view.settled {
-            view.move_to(Some(info));
-        } else {
-            // An open that asks for the old key now must ask again.
-            view.generation += 1;
+            view.move_to(Some(copied.info.clone()));
         }
     }
 
@@ -135,6 +149,9 @@ impl FileSystem {
 
     async fn rename_directory(&self, ino: Ino, from: (Ino, &str), to: (Ino, &str), flags: RenameFlags) -> FsResult<()> {
         let _tree = self.tree.write().await;
+        if !self.namespace.leads_to(from, ino) {
+            return Err(FsError::Stale);
+        }
         let open: Vec<InodeUse> =
             self.namespace.files_under(ino).into_iter().filter_map(|file| self.open.join(file)).collect();
         let _still: Vec<Still<'_>> = open.iter().map(|inode| Still::new(inode)).collect();
@@ -144,9 +161,9 @@ impl FileSystem {
             self.publish_in_order(inode).await?;
         }
         let renamed = self.namespace.rename_directory(from, to, flags).await?;
-        for (file, new_info) in renamed.moved {
+        for (file, copied) in renamed.moved {
             let Some(inode) = self.open.join(file) else { continue };
-            self.follow(&inode, new_info);
+            self.follow(&inode, copied.as_ref());
         }
         Ok(())
     }

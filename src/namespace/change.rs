@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::attributes::{DIRECTORY_CONTENT_TYPE, Stored};
 use super::children::Own;
-use super::table::{Found, Table};
+use super::table::Table;
 use super::{Namespace, NamespaceError, NamespaceResult, Node, NodeKind, Xattrs, keys, xattrs};
 use crate::store::{ObjectAttributes, Payload, PutRequest, WriteCondition};
 use crate::types::{Ino, ObjectInfo, ObjectMetadata, ObjectVersion};
@@ -129,37 +129,20 @@ impl Namespace {
         }
     }
 
-    /// An open found that the object is gone.
-    pub fn vanished(&self, ino: Ino) {
-        let mut table = self.0.table.lock();
-        let now = self.0.clock.now();
-        let Some(row) = table.rows.get(&ino) else { return };
-        if row.unpublished || !row.linked {
-            return;
-        }
-        let (parent, name) = (row.parent, Arc::clone(&row.name));
-        let asked = table.changes;
-        if table.learn_absent(parent, &name, asked, now) {
-            drop(table);
-            self.tell(parent, &name);
-        }
-    }
-
     /// Detaches the name from an inode whose object another writer replaced; the name leads to a new inode with `info`
-    /// from now on, and the old one lives for its handles.
-    pub fn supersede(&self, ino: Ino, info: &ObjectInfo) {
+    /// from now on, and the old one lives for its handles. False, and nothing is changed, while the object is being moved by a
+    /// rename, and where the inode has lost its name already.
+    pub fn supersede(&self, ino: Ino, info: &ObjectInfo) -> bool {
         let mut table = self.0.table.lock();
-        let (now, made) = (self.0.clock.now(), self.0.clock.wall());
-        let Some(row) = table.rows.get(&ino).filter(|row| row.linked && !row.unpublished) else { return };
+        let Some(row) = table.rows.get(&ino).filter(|row| row.linked && !row.unpublished) else { return false };
+        if table.is_moving(ino) {
+            return false;
+        }
         let (parent, name) = (row.parent, Arc::clone(&row.name));
-        let posix = table.posix;
-        let set =
-            if posix { AttributeChanges::default() } else { AttributeChanges { mtime: None, atime: None, ..row.set } };
+        let (kind, set) = (row.kind, table.set_beside_content(row));
         table.unlink(ino);
-        let found = Found::File(info.clone());
-        let new = table.link(parent, &name, found.kind(), now, made);
-        table.confirm(new, &found, now, made);
-        table.row_mut(new).set = set;
+        table.link_object(parent, &name, (kind, set), info, (self.0.clock.now(), self.0.clock.wall()));
+        true
     }
 
     /// Whether the version is the one whose pages the kernel may hold; from now on it is.
@@ -250,7 +233,7 @@ impl Namespace {
         let change = table.change();
         let ino = match table.child(parent, name) {
             // A listing found the marker before we could say so.
-            Some(ino) if table.rows[&ino].kind == NodeKind::Directory => ino,
+            Some(ino) if table.kind(ino) == Some(NodeKind::Directory) => ino,
             Some(_) => return Err(NamespaceError::Exists),
             None => table.link(parent, name, NodeKind::Directory, now, wall),
         };

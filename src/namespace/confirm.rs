@@ -4,12 +4,13 @@
 //! for their directories as well. An open's GET says of its file all that a HEAD would. Invariant: nothing is taken for
 //! newer than the moment at which S3 was asked.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join;
 
 use super::questions::Asked;
-use super::table::{Found, Table};
+use super::table::{Found, Row, Table};
 use super::{Namespace, NamespaceResult, Node, NodeKind, keys};
 use crate::store::{StoreError, StoreResult};
 use crate::types::{Ino, ObjectInfo, ObjectKey};
@@ -53,14 +54,29 @@ impl Namespace {
         self.0.table.lock().rows.get(&ino).is_none_or(|row| row.changed > changes || row.unpublished)
     }
 
-    /// An open asked S3: this was the object then.
+    /// An open asked S3: this was the object then. Of what was changed here since, or is being moved, it says nothing.
     pub fn learned(&self, ino: Ino, info: &ObjectInfo, moment: &Moment) {
         let mut table = self.0.table.lock();
-        let Some(row) = table.rows.get(&ino).filter(|row| !row.unpublished) else { return };
-        let (parent, linked) = (row.parent, row.linked);
+        let asked = moment.asked.at;
+        let is_as_asked = |row: &&Row| row.linked && !row.unpublished && row.changed <= asked;
+        let Some(row) = table.rows.get(&ino).filter(is_as_asked) else { return };
+        let has_key = self.key_of(&table, row).is_ok_and(|key| key == *info.key());
+        if !has_key || table.is_moving(ino) {
+            return;
+        }
+        let parent = row.parent;
         table.confirm(ino, &Found::File(info.clone()), moment.at, self.0.clock.wall());
-        if linked {
-            table.confirm_way(parent, moment.asked.at, moment.at);
+        table.confirm_way(parent, asked, moment.at);
+    }
+
+    /// An open found that the object is gone.
+    pub fn vanished(&self, ino: Ino, moment: &Moment) {
+        let mut table = self.0.table.lock();
+        let Some(row) = table.rows.get(&ino).filter(|row| row.linked) else { return };
+        let (parent, name) = (row.parent, Arc::clone(&row.name));
+        if table.learn_absent(parent, &name, moment.asked.at, moment.at) {
+            drop(table);
+            self.tell(parent, &name);
         }
     }
 
@@ -79,10 +95,10 @@ impl Namespace {
             let mut table = self.0.table.lock();
             Self::check_directory(&table, parent)?;
             let key = keys::file_key(&self.directory_prefix(&table, parent)?, name)?;
-            let known = match table.child(parent, name) {
+            let child = table.child(parent, name);
+            let known = match child.and_then(|ino| table.rows.get(&ino).map(|row| (ino, row))) {
                 None => None,
-                Some(ino) => {
-                    let row = &table.rows[&ino];
+                Some((ino, row)) => {
                     let published = row.kind == NodeKind::File && !row.unpublished && row.written.is_none();
                     let Some(known) = row.object.clone().filter(|_| published) else { return Ok(None) };
                     Some((ino, known))

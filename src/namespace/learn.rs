@@ -36,7 +36,7 @@ impl Table {
             return directory.children.get(name).map(|&ino| (ino, false));
         }
         let mut replaced = false;
-        if let Some(&ino) = directory.children.get(name) {
+        if let Some(ino) = self.linked_child(parent, name) {
             let is_moving = self.moving.contains_key(&ino);
             let row = self.row_mut(ino);
             if row.changed > asked || row.unpublished || is_moving {

@@ -352,8 +352,30 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// The task that fetches pages of a listing. If it ends before it has said so, readers do not wait for it: one who comes
+/// begins another.
+struct Fetching {
+    listing: Weak<Listing>,
+    has_ended: bool,
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        if let Some(listing) = self.listing.upgrade().filter(|_| !self.has_ended) {
+            {
+                let mut state = listing.state.lock();
+                state.fetching = false;
+                state.plan.all_failed();
+                state.failed = Some(NamespaceError::Panicked);
+            }
+            listing.changed.notify_waiters();
+        }
+    }
+}
+
 /// Fetches pages until all are there, one failed, or nobody holds the listing any more.
 async fn fetch(listing: Weak<Listing>, namespace: Namespace) {
+    let mut fetching = Fetching { listing: Weak::clone(&listing), has_ended: false };
     if let Some(waited) = listing.upgrade()
         && let Some((window, name)) = &waited.scan
     {
@@ -378,6 +400,7 @@ async fn fetch(listing: Weak<Listing>, namespace: Namespace) {
                 running.spawn(async move { (ask.range, store.list(request).await, asked, at) });
             }
             if running.is_empty() {
+                fetching.has_ended = true;
                 listing.changed.notify_waiters();
                 return;
             }

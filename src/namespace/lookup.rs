@@ -8,6 +8,7 @@
 //! memory.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -85,9 +86,11 @@ impl Namespace {
             let own = id.clone();
             let question = asking.questions.entry(id.clone()).or_insert_with(|| {
                 async move {
-                    let outcome = namespace.ask_alone(own.0, &own.1, directory_first).await;
+                    // All who wait get an answer, and who comes later asks anew, also where this is a defect of ours.
+                    let asking = AssertUnwindSafe(namespace.ask_alone(own.0, &own.1, directory_first)).catch_unwind();
+                    let outcome = asking.await;
                     namespace.0.asking.lock().questions.remove(&own);
-                    outcome
+                    outcome.unwrap_or(Err(NamespaceError::Panicked))
                 }
                 .boxed()
                 .shared()
@@ -123,8 +126,9 @@ impl Namespace {
             let known = table.child(parent, name);
             let whole_page = known.is_none_or(|ino| table.is_of_one_page(ino));
             // With `--posix` a name may be known, and not what it says of itself.
-            let is_confirmed = known.is_some_and(|ino| self.is_confirmed(&table, &table.rows[&ino]));
-            let known = known.map(|ino| table.rows[&ino].kind);
+            let known = known.and_then(|ino| table.rows.get(&ino));
+            let is_confirmed = known.is_some_and(|row| self.is_confirmed(&table, row));
+            let known = known.map(|row| row.kind);
             let asked = table.ask();
             let directory = table.directories.entry(parent).or_default();
             // Names that have grown old are learned anew by the same pages, if a few of them hold the directory.

@@ -13,6 +13,7 @@ mod confirm;
 mod copy;
 mod directory;
 mod following;
+mod forget;
 mod keys;
 mod kind;
 mod learn;
@@ -55,10 +56,10 @@ pub use self::kind::NodeKind;
 use self::lookup::Asking;
 pub use self::node::{Attributes, Node};
 pub use self::remove::Unlink;
-pub use self::rename::{RenameFlags, Renamed};
+pub use self::rename::{Copied, RenameFlags, Renamed};
 pub use self::rename_directory::RenamedTree;
 pub use self::stored::Overlay;
-use self::table::Table;
+use self::table::{Row, Table};
 pub use self::xattrs::Xattrs;
 use crate::clock::Clock;
 use crate::config::{AttributeDefaults, NamespaceLimits};
@@ -104,6 +105,9 @@ pub enum NamespaceError {
     /// S3 said no.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A defect of this program ended the operation; the log has the place.
+    #[error("a defect of s3mount ended the operation")]
+    Panicked,
     /// The journal of directory renames could not be written.
     #[error("journal: {0}")]
     Journal(Arc<std::io::Error>),
@@ -226,8 +230,18 @@ impl Namespace {
     pub fn key(&self, ino: Ino) -> NamespaceResult<ObjectKey> {
         let table = self.0.table.lock();
         let row = table.rows.get(&ino).filter(|row| row.linked).ok_or(NamespaceError::Stale)?;
-        let prefix = self.directory_prefix(&table, row.parent)?;
+        self.key_of(&table, row)
+    }
+
+    /// The key that a row's name spells.
+    fn key_of(&self, table: &Table, row: &Row) -> NamespaceResult<ObjectKey> {
+        let prefix = self.directory_prefix(table, row.parent)?;
         Ok(keys::file_key(&prefix, &row.name)?.into())
+    }
+
+    /// Whether a name leads to this inode, as far as is known.
+    pub fn leads_to(&self, (parent, name): (Ino, &str), ino: Ino) -> bool {
+        self.0.table.lock().child(parent, name) == Some(ino)
     }
 
     /// The key that a file of this name has or would have.

@@ -48,7 +48,7 @@ impl Drop for Asked {
     }
 }
 
-/// Names under which S3 is in disorder, until it is dropped: after the table says where they are now.
+/// Names under which S3 is in disorder, until it is dropped: after the table says where they are now, and not under its lock.
 #[derive(Debug)]
 pub(super) struct Moving {
     namespace: Namespace,
@@ -110,8 +110,8 @@ impl Table {
 
 impl Namespace {
     /// From now on S3's word on an inode's name, and on all below it, is not taken.
-    pub(super) fn moving(&self, ino: Ino) -> Moving {
-        *self.0.table.lock().moving.entry(ino).or_default() += 1;
+    pub(super) fn moving(&self, table: &mut Table, ino: Ino) -> Moving {
+        *table.moving.entry(ino).or_default() += 1;
         Moving { namespace: self.clone(), ino }
     }
 

@@ -27,7 +27,7 @@ impl Namespace {
         let (ino, key) = {
             let mut table = self.0.table.lock();
             let ino = table.child(parent, name).ok_or(NamespaceError::NotFound)?;
-            if table.rows[&ino].kind == NodeKind::Directory {
+            if table.kind(ino) == Some(NodeKind::Directory) {
                 return Err(NamespaceError::IsADirectory);
             }
             let prefix = self.directory_prefix(&table, parent)?;

@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use super::attributes::Stored;
 use super::change::{attributes_of, plain_marker};
 use super::questions::Moving;
-use super::rename::{Place, RenameFlags, moved};
+use super::rename::{Copied, Place, RenameFlags, moved};
 use super::rename_journal::{Entry, Intent};
 use super::{AttributeChanges, Namespace, NamespaceError, NamespaceResult, NodeKind, keys};
 use crate::store::{KEYS_PER_REQUEST_MAX, ListRequest, ObjectAttributes, StoreError, WriteCondition};
@@ -24,17 +24,11 @@ use crate::types::{Ino, ObjectInfo, ObjectKey, ObjectVersion};
 #[derive(Clone, Debug)]
 pub struct RenamedTree {
     /// Every file that is known below it, with its object under the new key; `None` if it was never published. Unlinked files
-    /// that are still open are among them, for their objects moved, too.
-    pub moved: Vec<(Ino, Option<ObjectInfo>)>,
+    /// that are still open are among them, for their objects moved, too; files of which another version was there than was known
+    /// are not: they lost their names to it.
+    pub moved: Vec<(Ino, Option<Copied>)>,
     /// The empty directory that lost its name to it.
     pub replaced: Option<Ino>,
-}
-
-/// A copy that was made, and what it is a copy of.
-#[derive(Debug)]
-struct Copied {
-    source: ObjectVersion,
-    info: ObjectInfo,
 }
 
 /// The copies of a rename by their keys.
@@ -52,7 +46,7 @@ impl Namespace {
             let mut table = self.0.table.lock();
             Self::check_directory(&table, to.0)?;
             let ino = table.child(from.0, from.1).ok_or(NamespaceError::NotFound)?;
-            if table.rows[&ino].kind != NodeKind::Directory {
+            if table.kind(ino) != Some(NodeKind::Directory) {
                 return Err(NamespaceError::NotADirectory);
             }
             if table.is_within(to.0, ino) {
@@ -109,24 +103,35 @@ impl Namespace {
         if let Some(replaced) = replaced {
             table.remove(replaced, now);
         }
-        table.relink(ino, to.0, to.1, now);
+        if !table.relink(ino, to.0, to.1, now) {
+            // The directory that it was to be in is gone: what was moved has no name here.
+            table.remove(ino, now);
+            return Ok(RenamedTree { moved: Vec::new(), replaced });
+        }
         self.touch_both(&mut table, from, to.0);
         table.doubt_listings_under(ino, from_prefix, to_prefix);
         let mut all = Vec::new();
         for file in table.files_under(ino) {
             let Some(row) = table.rows.get(&file) else { continue };
             let prefix = self.directory_prefix(&table, row.parent)?;
-            let new = copies.get(&format!("{prefix}{}", row.name)).map(|copied| copied.info.clone());
-            if let Some(info) = &new {
-                moved(&mut table, file, info);
+            let new = copies.get(&format!("{prefix}{}", row.name)).filter(|_| !row.unpublished);
+            let is_known = |copied: &Copied| row.object.as_ref().is_some_and(|info| info.version == copied.source);
+            match new {
+                Some(copied) if !is_known(copied) => {
+                    let (parent, name) = (row.parent, Arc::clone(&row.name));
+                    self.gives_way(&mut table, file, (parent, &name), copied);
+                    continue;
+                }
+                Some(copied) => moved(&mut table, file, copied),
+                None => {}
             }
-            all.push((file, new));
+            all.push((file, new.cloned()));
         }
-        let sources: HashMap<&ObjectVersion, &ObjectInfo> =
-            copies.values().map(|copied| (&copied.source, &copied.info)).collect();
+        let sources: HashMap<&ObjectVersion, &Copied> =
+            copies.values().map(|copied| (&copied.source, copied)).collect();
         for (&file, deferred) in &mut table.deferred {
             if let Some(&new) = sources.get(&deferred.info.version) {
-                deferred.info = new.clone();
+                deferred.info = new.info.clone();
                 all.push((file, Some(new.clone())));
             }
         }
@@ -159,7 +164,17 @@ impl Namespace {
             entry.remove();
             return Err(error);
         }
-        let moving = self.moving(ino);
+        let moving = {
+            let mut table = self.0.table.lock();
+            let is_there = table.is_linked(ino);
+            is_there.then(|| self.moving(&mut table, ino))
+        };
+        let Some(moving) = moving else {
+            // Another client removed it meanwhile, or made something else of it.
+            self.take_back(copies.into_keys().map(ObjectKey::from).collect()).await;
+            entry.remove();
+            return Err(NamespaceError::Stale);
+        };
         // Copying took its time: what others have put under the old name meanwhile was not copied, and stays.
         let deleted = match self.still_there(from, &intent.sources, |_| true).await {
             Ok((done, kept)) => {
@@ -209,7 +224,8 @@ impl Namespace {
             let key = ObjectKey::from(format!("{to}{}", &source.key().as_str()[from.len()..]));
             async move {
                 let copied = namespace.copy_below(&source, &key).await;
-                (key, copied.map(|info| Copied { source: source.version, info }))
+                let (source, modified) = (source.version, source.last_modified);
+                (key, copied.map(|info| Copied { source, modified, info }))
             }
             .boxed()
         });

@@ -90,7 +90,7 @@ impl Namespace {
         let (asked, key, known) = {
             let mut table = self.0.table.lock();
             let prefix = self.directory_prefix(&table, parent)?;
-            let known = table.child(parent, name).and_then(|ino| table.rows[&ino].object.clone());
+            let known = table.child(parent, name).and_then(|ino| table.rows.get(&ino)?.object.clone());
             (table.ask(), keys::file_key(&prefix, name)?, known)
         };
         let found = if kind == NodeKind::Directory {

@@ -11,16 +11,12 @@ use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use super::children::Directory;
-use super::listing::Listing;
 use super::questions::{MovingInodes, Questions};
 use super::scan::Walk;
 use super::xattrs::Xattrs;
 use super::{AttributeChanges, NodeKind};
 use crate::store::KEYS_PER_REQUEST_MAX;
 use crate::types::{Ino, ObjectInfo, ObjectVersion};
-
-/// Children of a directory whose rows stay although the kernel has forgotten them: some ten megabytes.
-const IDLE_CHILDREN_MAX: usize = 16_384;
 
 /// One inode.
 #[derive(Debug)]
@@ -196,10 +192,10 @@ impl Table {
 
     /// The inode of a name.
     pub(super) fn child(&mut self, parent: Ino, name: &str) -> Option<Ino> {
-        let directory = self.directories.get(&parent)?;
-        if let Some(&ino) = directory.children.get(name) {
+        if let Some(ino) = self.linked_child(parent, name) {
             return Some(ino);
         }
+        let directory = self.directories.get(&parent)?;
         // What an older listing has and the last complete one has not is gone; that it is still read by a stream, or kept to be
         // gone on with, does not bring it back.
         let listed = directory.listed;
@@ -210,6 +206,29 @@ impl Table {
         self.link_as(entry.ino, parent, name, entry.kind, listing.began, listing.made);
         self.row_mut(entry.ino).object = entry.object;
         Some(entry.ino)
+    }
+
+    /// The same of a name that somebody has asked for. One that leads to no row leads nowhere.
+    pub(super) fn linked_child(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        let directory = self.directories.get_mut(&parent)?;
+        let ino = *directory.children.get(name)?;
+        if self.rows.contains_key(&ino) {
+            return Some(ino);
+        }
+        directory.children.remove(name);
+        None
+    }
+
+    /// What an inode is, if it is known.
+    pub(super) fn kind(&self, ino: Ino) -> Option<NodeKind> {
+        self.rows.get(&ino).map(|row| row.kind)
+    }
+
+    /// Whether an inode is what its name leads to.
+    pub(super) fn is_linked(&self, ino: Ino) -> bool {
+        let Some(row) = self.rows.get(&ino).filter(|row| row.linked) else { return false };
+        let directory = self.directories.get(&row.parent);
+        directory.is_some_and(|directory| directory.children.get(&row.name) == Some(&ino))
     }
 
     /// A name in a directory was made or went, here.
@@ -233,6 +252,33 @@ impl Table {
     pub(super) fn link(&mut self, parent: Ino, name: &str, kind: NodeKind, seen: Instant, made: SystemTime) -> Ino {
         let ino = self.next_ino();
         self.link_as(ino, parent, name, kind, seen, made)
+    }
+
+    /// The name of an object that is not the one that was known under it, which must be free by now: a new child, of the kind of
+    /// what it replaces where the object does not say, and with what was set on that. Seen at `now`, which was `made` by the
+    /// time of day.
+    pub(super) fn link_object(
+        &mut self,
+        parent: Ino,
+        name: &str,
+        (kind, set): (NodeKind, AttributeChanges),
+        info: &ObjectInfo,
+        (now, made): (Instant, SystemTime),
+    ) -> Ino {
+        let found = Found::File(info.clone());
+        let kind = if found.tells_kind() { found.kind() } else { kind };
+        let ino = self.link(parent, name, kind, now, made);
+        self.confirm(ino, &found, now, made);
+        self.row_mut(ino).set = set;
+        ino
+    }
+
+    /// What was set here on an inode and holds for another content of its name, too.
+    pub(super) fn set_beside_content(&self, row: &Row) -> AttributeChanges {
+        if self.posix {
+            return AttributeChanges::default();
+        }
+        AttributeChanges { mtime: None, atime: None, ..row.set }
     }
 
     fn link_as(&mut self, ino: Ino, parent: Ino, name: &str, kind: NodeKind, seen: Instant, made: SystemTime) -> Ino {
@@ -300,11 +346,21 @@ impl Table {
         }
     }
 
-    /// Moves a child to another name, which must be free.
-    pub(super) fn relink(&mut self, ino: Ino, to: Ino, name: &str, now: Instant) {
+    /// Whether a name can be made in a directory.
+    pub(super) fn has_place(&self, directory: Ino) -> bool {
+        self.rows.get(&directory).is_some_and(|row| row.linked && row.kind == NodeKind::Directory)
+    }
+
+    /// Moves a child to another name, which must be free. False, and nothing is changed, where it has lost its name, or the
+    /// directory of the new one is gone.
+    #[must_use]
+    pub(super) fn relink(&mut self, ino: Ino, to: Ino, name: &str, now: Instant) -> bool {
+        if !self.is_linked(ino) || !self.has_place(to) {
+            return false;
+        }
         let change = self.change();
         let name: Arc<str> = name.into();
-        let Some(row) = self.rows.get_mut(&ino) else { return };
+        let Some(row) = self.rows.get_mut(&ino) else { return false };
         let (old_parent, old_name) = (row.parent, std::mem::replace(&mut row.name, Arc::clone(&name)));
         row.parent = to;
         row.changed = change;
@@ -322,71 +378,7 @@ impl Table {
         directory.removed.remove(&name);
         directory.take(&name);
         directory.children.insert(name, ino);
-    }
-
-    /// Lets a row go that nobody refers to.
-    pub(super) fn drop_if_unused(&mut self, ino: Ino) {
-        let Some(row) = self.rows.get(&ino) else { return };
-        if row.lookups > 0 || row.pins > 0 || row.linked {
-            return;
-        }
-        self.rows.remove(&ino);
-        if let Some(directory) = self.directories.remove(&ino) {
-            for child in directory.children.into_values() {
-                if let Some(row) = self.rows.get_mut(&child) {
-                    row.linked = false;
-                }
-                self.drop_if_unused(child);
-            }
-        }
-    }
-
-    /// The kernel has forgotten a file: where its directory has many names, the row goes, and its listing says again what is to be
-    /// known of it, or S3 does. Not while somebody reads a stream of the directory, which counts on names to stay.
-    pub(super) fn let_idle_go(&mut self, ino: Ino) {
-        let Some(row) = self.rows.get(&ino) else { return };
-        let is_busy = row.kind == NodeKind::Directory
-            || !row.linked
-            || row.unpublished
-            || row.written.is_some()
-            || self.moving.contains_key(&ino)
-            || self.deferred.contains_key(&ino);
-        let Some(directory) = self.directories.get_mut(&row.parent) else { return };
-        if is_busy || directory.streams > 0 || directory.children.len() < IDLE_CHILDREN_MAX {
-            return;
-        }
-        directory.children.remove(&row.name);
-        let stands = |listing: Arc<Listing>| listing.stand_again(&row.name, ino, row.object.as_ref());
-        if directory.current.clone().is_none_or(|listing| !stands(listing)) {
-            directory.listed = None;
-        }
-        self.rows.remove(&ino);
-    }
-
-    /// The kernel has forgotten a directory: what it lists and nobody refers to is forgotten too, to be asked again.
-    pub(super) fn shed(&mut self, ino: Ino) {
-        let Some(directory) = self.directories.get(&ino) else { return };
-        let children: Vec<Ino> = directory.children.values().copied().collect();
-        let mut all = true;
-        for child in children {
-            let unused = self
-                .rows
-                .get(&child)
-                .is_none_or(|row| row.lookups == 0 && row.pins == 0 && !row.unpublished && row.written.is_none());
-            let empty = self.directories.get(&child).is_none_or(|directory| directory.children.is_empty());
-            if unused && empty {
-                self.unlink(child);
-            } else {
-                all = false;
-            }
-        }
-        if let Some(directory) = self.directories.get_mut(&ino) {
-            directory.listed = None;
-            directory.current = None;
-            if all {
-                directory.absent.clear();
-            }
-        }
+        true
     }
 
     /// Keys below a directory have changed with its name: they begin with `to` and no more with `from`. What was listed under the

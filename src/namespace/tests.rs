@@ -7,6 +7,7 @@ use super::*;
 use crate::metrics::RequestKind;
 use crate::store::faulty::{Fault, Faults, FaultyStore, Gate, Rule};
 use crate::store::memory::MemoryStore;
+use crate::types::ObjectInfo;
 
 fn clock() -> Clock {
     Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000))
@@ -106,7 +107,7 @@ async fn a_listing_while_a_file_moves_does_not_take_its_name() {
     faults.add(Rule::new(Fault::HoldReply(gate.clone())).on(RequestKind::Delete));
     let renaming = tokio::spawn({
         let namespace = namespace.clone();
-        async move { namespace.rename_file((directory, "a"), (directory, "c"), RenameFlags::default()).await }
+        async move { namespace.rename_file(file, (directory, "a"), (directory, "c"), RenameFlags::default()).await }
     });
     gate.arrived(1).await;
     clock.advance(Duration::from_secs(60));
@@ -261,4 +262,102 @@ async fn a_listing_stands_again_for_what_the_kernel_has_forgotten() {
     assert!(namespace.0.table.lock().rows.len() < 17_000);
     let again = namespace.try_lookup(Ino::ROOT, "19999").expect("without asking").expect("it is there");
     assert_eq!(again.ino, ino);
+}
+
+/// A mount that knows `a` in the directory `d`, with the numbers of both.
+async fn with_file(bucket: &MemoryStore, faults: &Faults) -> (Namespace, Ino, Ino) {
+    let namespace = namespace(bucket, faults, clock());
+    let directory = namespace.lookup(Ino::ROOT, "d").await.expect("it is there").ino;
+    let file = namespace.lookup(directory, "a").await.expect("it is there").ino;
+    (namespace, directory, file)
+}
+
+fn info(namespace: &Namespace, ino: Ino) -> ObjectInfo {
+    namespace.peek(ino).and_then(|node| node.info).expect("a published file")
+}
+
+#[tokio::test]
+async fn a_late_answer_to_an_open_does_not_undo_a_rename() {
+    let (bucket, faults) = (bucket(), Faults::seeded(0));
+    let (namespace, directory, file) = with_file(&bucket, &faults).await;
+    let (before, moment) = (info(&namespace, file), namespace.moment());
+    let flags = RenameFlags::default();
+    namespace.rename_file(file, (directory, "a"), (directory, "c"), flags).await.expect("moved");
+    namespace.learned(file, &before, &moment);
+    assert_eq!(info(&namespace, file).key().as_str(), "d/c");
+    namespace.vanished(file, &moment);
+    // Another client takes the old key: it is not what moves on.
+    bucket.put_directly("d/a", "theirs");
+    namespace.rename_file(file, (directory, "c"), (directory, "e"), flags).await.expect("moved");
+    assert_eq!(bucket.content("d/e").as_deref(), Some(&b""[..]));
+    assert_eq!(bucket.content("d/a").as_deref(), Some(&b"theirs"[..]));
+}
+
+#[tokio::test]
+async fn a_rename_moves_what_is_under_the_name_and_not_what_was_taken_for_its_object() {
+    let bucket = bucket();
+    let (namespace, directory, file) = with_file(&bucket, &Faults::seeded(0)).await;
+    bucket.put_directly("d/a", "ours");
+    let wrong = bucket.put_directly("other", "theirs");
+    namespace.0.table.lock().row_mut(file).object = Some(wrong);
+    let flags = RenameFlags::default();
+    let renamed = namespace.rename_file(file, (directory, "a"), (directory, "c"), flags).await.expect("moved");
+    assert!(renamed.moved.is_none(), "another version than was known");
+    assert_eq!(bucket.content("d/c").as_deref(), Some(&b"ours"[..]));
+    assert_eq!(bucket.content("other").as_deref(), Some(&b"theirs"[..]));
+    assert_ne!(namespace.lookup(directory, "c").await.expect("it is there").ino, file);
+}
+
+#[tokio::test]
+async fn a_rename_of_a_name_that_leads_elsewhere_by_now_changes_nothing() {
+    let bucket = bucket();
+    let (namespace, directory, file) = with_file(&bucket, &Faults::seeded(0)).await;
+    let theirs = bucket.put_directly("d/a", "theirs");
+    assert!(namespace.supersede(file, &theirs));
+    let renamed = namespace.rename_file(file, (directory, "a"), (directory, "c"), RenameFlags::default()).await;
+    assert!(matches!(renamed, Err(NamespaceError::Stale)), "{renamed:?}");
+    assert_eq!(bucket.keys(), ["d/", "d/a", "d/b", "d/sub/x"]);
+}
+
+#[tokio::test]
+async fn a_name_that_was_made_under_the_old_key_meanwhile_stays() {
+    let (bucket, faults, gate) = (bucket(), Faults::seeded(0), Gate::closed());
+    let (namespace, directory, file) = with_file(&bucket, &faults).await;
+    faults.add(Rule::new(Fault::HoldReply(gate.clone())).on(RequestKind::Delete));
+    let renaming = tokio::spawn({
+        let namespace = namespace.clone();
+        let flags = RenameFlags::default();
+        async move { namespace.rename_file(file, (directory, "a"), (directory, "c"), flags).await }
+    });
+    gate.arrived(1).await;
+    namespace.0.table.lock().unlink(file);
+    let new = NewNode { mode: 0o644, uid: 0, gid: 0 };
+    let made = namespace.create(directory, "a", NodeKind::File, new).expect("the name is free").ino;
+    gate.open();
+    renaming.await.expect("no panic").expect("moved");
+    assert_eq!(namespace.lookup(directory, "a").await.expect("it was made").ino, made);
+    let moved = namespace.lookup(directory, "c").await.expect("it has moved").ino;
+    assert_ne!(moved, file, "that one had lost its name");
+    namespace.forget(file, 1);
+    assert_eq!(names(&namespace, directory).await, ["a", "b", "c", "sub"]);
+}
+
+#[test]
+fn a_listing_whose_task_ended_early_is_gone_on_with() {
+    let (bucket, faults, gate) = (bucket(), Faults::seeded(0), Gate::closed());
+    let namespace = namespace(&bucket, &faults, clock());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one thread");
+    faults.add(Rule::new(Fault::Hold(gate.clone())).on(RequestKind::List).times(1));
+    let stream = namespace.open_directory(Ino::ROOT).expect("a directory");
+    let first = runtime();
+    first.block_on(async {
+        tokio::select! {
+            read = stream.read(2, 100) => panic!("the gate is closed: {read:?}"),
+            () = gate.arrived(1) => {}
+        }
+    });
+    drop(first);
+    let read = runtime().block_on(async { tokio::time::timeout(Duration::from_secs(30), stream.read(2, 100)).await });
+    let entries = read.expect("nobody waits for a task that has ended").expect("the store does not fail");
+    assert_eq!(entries.len(), 1);
 }

@@ -62,6 +62,8 @@ pub enum Fault {
         /// Bytes that are taken.
         until_bytes: u64,
     },
+    /// The call panics, as a defect would make it.
+    Panic,
 }
 
 /// A store behind [`Faults`].
@@ -121,6 +123,7 @@ impl FaultyStore {
                     send_slowly(payload, *bytes_per_second, *until_bytes).await;
                 }
             }
+            Some(Fault::Panic) => panic!("as a test asked for"),
             Some(
                 Fault::After(_)
                 | Fault::BrokenBody { .. }

@@ -5,6 +5,7 @@ mod costs;
 mod kept;
 mod neighbours;
 mod old_names;
+mod renamed;
 mod versions;
 
 use std::ffi::OsStr;

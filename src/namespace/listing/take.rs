@@ -1,9 +1,12 @@
 //! What a page brings: entries and rows, in the order of keys, each name once.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
+
+use parking_lot::MutexGuard;
 
 use super::super::keys::{self, Meaning};
 use super::super::plan::{PageEnds, RangeId};
@@ -13,6 +16,7 @@ use super::super::table::{Found, Table};
 use super::super::{Namespace, NamespaceError};
 use super::{EXTRA, Listing, Place, State};
 use crate::store::ListPage;
+use crate::types::Ino;
 
 /// A page, and the table that takes it.
 struct Taking<'a> {
@@ -27,6 +31,34 @@ struct Taking<'a> {
     told: Vec<String>,
 }
 
+/// The table while a listing takes a page into it: however that ends, the listing is locked no more.
+struct TakenBy<'a> {
+    table: MutexGuard<'a, Table>,
+    directory: Ino,
+}
+
+impl Deref for TakenBy<'_> {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.table
+    }
+}
+
+impl DerefMut for TakenBy<'_> {
+    fn deref_mut(&mut self) -> &mut Table {
+        &mut self.table
+    }
+}
+
+impl Drop for TakenBy<'_> {
+    fn drop(&mut self) {
+        if let Some(directory) = self.table.directories.get_mut(&self.directory) {
+            directory.taking = None;
+        }
+    }
+}
+
 impl Listing {
     /// Takes a page into the table and the names, which was asked for at `now`, when `asked` local changes were counted.
     pub(super) fn take_page(
@@ -37,7 +69,7 @@ impl Listing {
         (asked, now): (u64, Instant),
     ) {
         let made = namespace.0.clock.wall();
-        let mut table = namespace.0.table.lock();
+        let mut table = TakenBy { table: namespace.0.table.lock(), directory: self.directory };
         let is_disordered = table.is_disordered(self.directory, asked);
         let Some(directory) = table.directories.get_mut(&self.directory) else {
             self.fail(range, NamespaceError::Stale);
@@ -67,9 +99,6 @@ impl Listing {
             state.failed = Some(NamespaceError::Stale);
         }
         drop(state);
-        if let Some(directory) = table.directories.get_mut(&self.directory) {
-            directory.taking = None;
-        }
         drop(table);
         for name in told {
             namespace.tell(self.directory, &name);
@@ -221,7 +250,7 @@ impl Taking<'_> {
     }
 
     /// Takes a name whose row may say more.
-    fn learn_row(&mut self, name: &str, found: &Found, asked: u64) -> Option<crate::types::Ino> {
+    fn learn_row(&mut self, name: &str, found: &Found, asked: u64) -> Option<Ino> {
         let listing = self.listing;
         let (ino, replaced) = self.table.learn(listing.directory, name, found, asked, self.now, self.made)?;
         if replaced {
