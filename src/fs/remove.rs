@@ -39,7 +39,7 @@ impl FileSystem {
             (true, true) => Unlink::Deferred,
             (false, true) => Unlink::Now,
         };
-        self.namespace.unlink(parent, name, how).await?;
+        let how = self.namespace.unlink(parent, name, how).await?;
         self.orphan(&inode, how == Unlink::Deferred).await;
         let closed_meanwhile = inode.view.lock().handles == 0;
         if closed_meanwhile {

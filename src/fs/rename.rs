@@ -83,19 +83,16 @@ impl FileSystem {
         // Onto a published file it does not move in memory alone: the name would hide an object that is still there.
         let is_unpublished = |ino| self.namespace.peek(ino).is_some_and(|node| node.unpublished);
         let in_memory = is_unpublished(ino) && target.is_none_or(is_unpublished);
-        let moves_in_memory = match &writer {
-            Some(writer) if in_memory => writer.retarget(key.clone()),
-            _ => false,
-        };
+        let retargeted = writer.filter(|_| in_memory).and_then(|writer| Some((writer.retarget(key)?, writer)));
         let _still = Still::new(&source_use);
-        if !moves_in_memory {
+        if retargeted.is_none() {
             self.publish_in_order(&source_use).await?;
         }
         let renamed = match self.namespace.rename_file(ino, from, to, flags).await {
             Ok(renamed) => renamed,
             Err(error) => {
-                if moves_in_memory && let (Some(writer), Ok(old)) = (writer, self.namespace.key(ino)) {
-                    writer.retarget(old);
+                if let Some((before, writer)) = retargeted {
+                    writer.target_again(before);
                 }
                 return Err(error.into());
             }

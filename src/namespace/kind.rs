@@ -37,6 +37,11 @@ impl NodeKind {
         }
     }
 
+    /// Whether it is one only because its object's metadata says so.
+    pub(super) fn is_special(self) -> bool {
+        !matches!(self, Self::File | Self::Directory)
+    }
+
     /// The type bits of st_mode.
     pub(super) fn mode_bits(self) -> u32 {
         match self {

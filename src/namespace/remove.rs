@@ -22,17 +22,26 @@ pub enum Unlink {
 }
 
 impl Namespace {
-    /// Removes a name of a file.
-    pub async fn unlink(&self, parent: Ino, name: &str, how: Unlink) -> NamespaceResult<()> {
-        let (ino, key) = {
+    /// Removes a name of a file; answers how it went. An object that another client put in place of the one that handles read goes
+    /// at once.
+    pub async fn unlink(&self, parent: Ino, name: &str, how: Unlink) -> NamespaceResult<Unlink> {
+        let (ino, key, known) = {
             let mut table = self.0.table.lock();
             let ino = table.child(parent, name).ok_or(NamespaceError::NotFound)?;
             if table.kind(ino) == Some(NodeKind::Directory) {
                 return Err(NamespaceError::IsADirectory);
             }
             let prefix = self.directory_prefix(&table, parent)?;
-            (ino, ObjectKey::from(format!("{prefix}{name}")))
+            let known = table.rows.get(&ino).and_then(|row| row.object.clone());
+            (ino, ObjectKey::from(format!("{prefix}{name}")), known)
         };
+        let is_replaced = match known {
+            Some(known) if how == Unlink::Deferred => {
+                self.0.store.head(&key).await.is_ok_and(|present| present.version != known.version)
+            }
+            _ => false,
+        };
+        let how = if is_replaced { Unlink::Now } else { how };
         if how != Unlink::Local {
             self.keep_directory(parent, ino).await?;
         }
@@ -46,7 +55,7 @@ impl Namespace {
         }
         table.remove(ino, now);
         table.touch(parent, self.0.clock.wall());
-        Ok(())
+        Ok(how)
     }
 
     /// Puts the marker of a directory that would vanish with `last`, its last known name.

@@ -43,10 +43,12 @@ impl Table {
         self.directories.get(&ino)?.own.as_ref()?.object.as_ref()
     }
 
-    /// Whether the object of a file, link or special file has to be asked for its metadata.
+    /// Whether the object of a file, link or special file has to be asked for its metadata. Without `--posix` that of a file says
+    /// nothing, and that of others what they are.
     pub(super) fn lacks_attributes(&self, row: &Row) -> bool {
         let known = || row.metadata_is_old || row.object.as_ref().is_none_or(|info| info.metadata.is_none());
-        self.posix && row.kind != NodeKind::Directory && !row.unpublished && known()
+        let says_more = if self.posix { row.kind != NodeKind::Directory } else { row.kind.is_special() };
+        says_more && !row.unpublished && known()
     }
 
     fn xattrs_of(&self, ino: Ino, row: &Row) -> Arc<Xattrs> {

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 
 use super::attributes::{Stored, target_of};
+use super::table::Row;
 use super::{Namespace, NamespaceError, NamespaceResult, NewNode, Node, NodeKind, keys};
 use crate::store::{GetRange, GetRequest, ObjectAttributes, PutRequest, StoreError, WriteCondition};
 use crate::types::{Ino, ObjectKey, ObjectMetadata};
@@ -137,7 +138,9 @@ impl Namespace {
             })
             .await?;
         let target = String::from_utf8(body.to_vec()).map_err(|_| NamespaceError::InvalidName)?;
-        if let Some(row) = self.0.table.lock().rows.get_mut(&ino) {
+        let mut table = self.0.table.lock();
+        let is_of = |row: &&mut Row| row.object.as_ref().is_some_and(|now| now.version == info.version);
+        if let Some(row) = table.rows.get_mut(&ino).filter(is_of) {
             row.target = Some(target.as_str().into());
         }
         Ok(target)

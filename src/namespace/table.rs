@@ -216,6 +216,8 @@ impl Table {
             return Some(ino);
         }
         directory.children.remove(name);
+        // Not all names are known any more: this one is asked for again.
+        directory.listed = None;
         None
     }
 

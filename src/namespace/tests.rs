@@ -309,6 +309,39 @@ async fn a_rename_moves_what_is_under_the_name_and_not_what_was_taken_for_its_ob
 }
 
 #[tokio::test]
+async fn an_inode_that_a_rename_moves_is_not_superseded() {
+    let (bucket, faults, gate) = (bucket(), Faults::seeded(0), Gate::closed());
+    let (namespace, directory, file) = with_file(&bucket, &faults).await;
+    for held in [RequestKind::List, RequestKind::Copy, RequestKind::Delete] {
+        faults.clear();
+        gate.close();
+        let (from, to) = if held == RequestKind::Copy { ("c", "a") } else { ("a", "c") };
+        // Names are asked for.
+        namespace.0.clock.advance(Duration::from_secs(60));
+        namespace.lookup(directory, from).await.expect("it is there");
+        faults.add(Rule::new(Fault::HoldReply(gate.clone())).on(held));
+        let renaming = tokio::spawn({
+            let namespace = namespace.clone();
+            let flags = RenameFlags::default();
+            async move { namespace.rename_file(file, (directory, from), (directory, to), flags).await }
+        });
+        for _ in 0..10_000 {
+            if namespace.0.table.lock().moving.contains_key(&file) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(namespace.0.table.lock().moving.contains_key(&file), "{held:?}");
+        let theirs = bucket.put_directly("elsewhere", "theirs");
+        assert!(!namespace.supersede(file, &theirs), "{held:?}");
+        gate.open();
+        renaming.await.expect("no panic").expect("moved");
+        namespace.forget(file, 1);
+        assert_eq!(namespace.lookup(directory, to).await.expect("it has moved").ino, file, "{held:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_rename_of_a_name_that_leads_elsewhere_by_now_changes_nothing() {
     let bucket = bucket();
     let (namespace, directory, file) = with_file(&bucket, &Faults::seeded(0)).await;
@@ -340,6 +373,29 @@ async fn a_name_that_was_made_under_the_old_key_meanwhile_stays() {
     assert_ne!(moved, file, "that one had lost its name");
     namespace.forget(file, 1);
     assert_eq!(names(&namespace, directory).await, ["a", "b", "c", "sub"]);
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_no_inode_is_asked_for_again() {
+    let bucket = bucket();
+    let (namespace, directory, file) = with_file(&bucket, &Faults::seeded(0)).await;
+    namespace.0.table.lock().rows.remove(&file);
+    let found = namespace.lookup(directory, "a").await.expect("it is there").ino;
+    assert_ne!(found, file);
+    namespace.0.table.lock().rows.remove(&found);
+    assert_eq!(names(&namespace, directory).await, ["a", "b", "sub"]);
+}
+
+#[tokio::test]
+async fn a_question_that_panics_is_answered_and_asked_anew() {
+    let (bucket, faults) = (bucket(), Faults::seeded(0));
+    let namespace = namespace(&bucket, &faults, clock());
+    let directory = namespace.lookup(Ino::ROOT, "d").await.expect("it is there").ino;
+    namespace.0.clock.advance(Duration::from_secs(60));
+    faults.add(Rule::new(Fault::Panic).on(RequestKind::Head).times(1));
+    let asked = namespace.lookup(directory, "a").await;
+    assert!(matches!(asked, Err(NamespaceError::Panicked)), "{asked:?}");
+    namespace.lookup(directory, "a").await.expect("it is there");
 }
 
 #[test]

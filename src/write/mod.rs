@@ -41,7 +41,7 @@ pub use self::progress::Progress;
 pub use self::spilled::{SpilledRange, load};
 use self::staging::{Room, Staging};
 use self::state::State;
-pub use self::writer::Writer;
+pub use self::writer::{Retargeted, Writer};
 use crate::clock::Clock;
 use crate::config::WriteLimits;
 use crate::memory::{Budget, Overdraft, PagePool, Spill};

@@ -21,11 +21,19 @@ use super::upload::UploadJob;
 use super::{Piece, Shared, WriteError};
 use crate::memory::{Lease, PAGE_BYTES};
 use crate::store::{ObjectAttributes, WriteCondition};
-use crate::types::{ByteRange, ObjectInfo, ObjectKey};
+use crate::types::{ByteRange, ETag, ObjectInfo, ObjectKey};
 
 /// Writes to one file. Cheap to clone; all clones are one writer.
 #[derive(Clone, Debug)]
 pub struct Writer(pub(super) Arc<Inner>);
+
+/// What a file was to be published as before it was renamed in memory.
+#[derive(Debug)]
+pub struct Retargeted {
+    key: ObjectKey,
+    truncated: Option<ETag>,
+    condition: WriteCondition,
+}
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -194,17 +202,23 @@ impl Writer {
         }
     }
 
-    /// Changes the key, if nothing under the old one is in S3 yet: neither object nor upload.
-    pub fn retarget(&self, key: ObjectKey) -> bool {
+    /// Changes the key, if nothing under the old one is in S3 yet: neither object nor upload. The answer is what the file was to be
+    /// published as before; `None` if nothing was changed.
+    pub fn retarget(&self, key: ObjectKey) -> Option<Retargeted> {
         let mut state = self.0.state.lock();
         let free = state.last.is_none() && state.upload.is_none() && state.parts.is_empty() && !state.publishing;
-        if free {
-            state.key = key;
-            state.truncated = None;
+        free.then(|| Retargeted {
+            key: std::mem::replace(&mut state.key, key),
+            truncated: state.truncated.take(),
             // Whether the new key may hold something is for the rename to say, not for the create.
-            state.condition = WriteCondition::None;
-        }
-        free
+            condition: std::mem::replace(&mut state.condition, WriteCondition::None),
+        })
+    }
+
+    /// The rename did not happen: the file is published as it was to be before.
+    pub fn target_again(&self, before: Retargeted) {
+        let mut state = self.0.state.lock();
+        (state.key, state.truncated, state.condition) = (before.key, before.truncated, before.condition);
     }
 
     /// The object was copied to another key by a rename: rest on the copy.

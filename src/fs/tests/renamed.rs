@@ -207,6 +207,31 @@ async fn a_rename_whose_delete_is_refused_has_happened() {
 }
 
 #[tokio::test]
+async fn an_open_file_that_another_client_replaced_is_gone_when_it_is_unlinked() {
+    let mount = Mount::new();
+    mount.bucket.put_directly("u", "one");
+    let opened = mount.open("u", libc::O_RDONLY).await.expect("present");
+    mount.bucket.put_directly("u", "two");
+    mount.fs.unlink(Ino::ROOT, OsStr::new("u")).await.expect("present");
+    mount.close(opened.handle).await.expect("nothing was written");
+    assert_eq!(mount.bucket.content("u"), None);
+}
+
+#[tokio::test]
+async fn a_rename_in_memory_that_fails_leaves_what_a_create_asked_for() {
+    let mount = Mount::new();
+    let one = mount.create("a").await;
+    let other = mount.create("b").await;
+    mount.write(one.handle, 0, b"ours").await.expect("room");
+    let outcome = mount.fs.rename((Ino::ROOT, OsStr::new("a")), (Ino::ROOT, OsStr::new("b")), true).await;
+    assert!(matches!(outcome, Err(FsError::Exists)), "{outcome:?}");
+    mount.bucket.put_directly("a", "theirs");
+    assert!(mount.close(one.handle).await.is_err());
+    assert_eq!(mount.bucket.content("a").as_deref(), Some(&b"theirs"[..]));
+    mount.close(other.handle).await.expect("no conflict");
+}
+
+#[tokio::test]
 async fn a_name_that_is_renamed_keeps_its_mode() {
     let mount = Mount::new();
     mount.bucket.put_directly("a", "one");
