@@ -70,7 +70,7 @@ impl FileSystem {
             view.writer = Some(writer);
             view.settled = true;
         }
-        self.insert_handle(inode, access, None, None)
+        self.insert_handle(inode, access)
     }
 
     /// Creates a regular file without opening it (mknod(2)): it is published at once, for no close will follow. The

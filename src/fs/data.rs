@@ -3,6 +3,8 @@
 //! A read is answered from the inode's writer where it holds newer bytes, else from the handle's reader of the view's
 //! version. When publishing or renaming moves the view while a read is under way, the read begins anew on the new
 //! version; it never joins bytes of both.
+//!
+//! Invariant: a handle keeps no reader of another version than that of the view, and one that it has of before is never read.
 
 use std::sync::Arc;
 
@@ -38,11 +40,14 @@ impl FileSystem {
         let bytes = match self.source(&file).1 {
             Source::Reader(reader) => reader.try_read(range)?,
             Source::Nothing => Bytes::new(),
-            Source::Writer(writer) => match one_piece(writer.pieces(range)) {
-                OnePiece::Ready(bytes) => bytes,
-                OnePiece::Base(range) => self.reader_of(&file, &writer.base()?).try_read(range)?,
-                OnePiece::Several => return None,
-            },
+            Source::Writer(writer) => {
+                let (pieces, base) = writer.pieces_over(range);
+                match one_piece(pieces) {
+                    OnePiece::Ready(bytes) => bytes,
+                    OnePiece::Base(range) => self.reader_of(&file, &base?).try_read(range)?,
+                    OnePiece::Several => return None,
+                }
+            }
         };
         self.metrics.add(Counter::BytesRead, bytes.len() as u64);
         Some(Ok(bytes))
@@ -80,8 +85,7 @@ impl FileSystem {
 
     /// Reads from a writer; `None` if a piece must be published before it can be read.
     async fn read_through(&self, file: &OpenFile, writer: &Writer, range: ByteRange) -> FsResult<Option<Bytes>> {
-        let pieces = writer.pieces(range);
-        let base = writer.base();
+        let (pieces, base) = writer.pieces_over(range);
         let mut parts = Vec::with_capacity(pieces.len());
         for piece in write::load(pieces).await? {
             match piece {
@@ -103,6 +107,9 @@ impl FileSystem {
 
     /// Whether the view has moved on from `generation`, once those who are moving it have finished.
     pub(super) async fn view_moved(&self, inode: &OpenInode, generation: u64) -> bool {
+        if inode.view.lock().generation != generation {
+            return true;
+        }
         let _tree = self.tree.read().await;
         let _order = inode.order.lock().await;
         inode.view.lock().generation != generation
@@ -120,7 +127,7 @@ impl FileSystem {
             (Some(writer), _) if writer.is_dirty() || view.unlinked || view.info.is_none() => {
                 Source::Writer(writer.clone())
             }
-            (_, Some(info)) => Source::Reader(self.cached_reader(file, generation, info)),
+            (_, Some(info)) => Source::Reader(self.cached_reader(file, info)),
             (_, None) => Source::Nothing,
         };
         (generation, source)
@@ -128,29 +135,21 @@ impl FileSystem {
 
     /// The handle's reader for the view's version; renewed when the view has moved, so that its detectors of streams
     /// live as long as the version.
-    fn cached_reader(&self, file: &OpenFile, generation: u64, info: &ObjectInfo) -> Reader {
+    fn cached_reader(&self, file: &OpenFile, info: &ObjectInfo) -> Reader {
         let mut cached = file.reader.lock();
         match &*cached {
-            Some((of, reader)) if *of == generation => reader.clone(),
-            _ => {
-                let reader = self.read.reader(info);
-                *cached = Some((generation, reader.clone()));
-                reader
-            }
+            Some(reader) if reader.info().version == info.version => reader.clone(),
+            _ => cached.insert(self.read.reader(info)).clone(),
         }
     }
 
-    /// A reader of the version that a writer rests on.
+    /// A reader of the version that a writer rests on, or rested on a moment ago: only that of the view is worth keeping.
     fn reader_of(&self, file: &OpenFile, info: &ObjectInfo) -> Reader {
-        if let Some((_, reader)) = &*file.reader.lock()
-            && reader.info().version == info.version
-        {
-            return reader.clone();
+        let view = file.inode.view.lock();
+        if view.info.as_ref().is_some_and(|seen| seen.version == info.version) {
+            return self.cached_reader(file, info);
         }
-        let reader = self.read.reader(info);
-        let generation = file.inode.view.lock().generation;
-        *file.reader.lock() = Some((generation, reader.clone()));
-        reader
+        self.read.reader(info)
     }
 
     /// Takes written bytes into memory; `None` where the caller must wait (see [`FileSystem::write`]).

@@ -22,8 +22,8 @@ pub(super) struct OpenFile {
     pub(super) writable: bool,
     /// The kernel reads the inode's shown file for this handle.
     pub(super) shown: AtomicBool,
-    /// The handle's own reader, with the generation of the view that it was made for.
-    pub(super) reader: Mutex<Option<(u64, Reader)>>,
+    /// The handle's own reader: of the view's version, or of one that it had before.
+    pub(super) reader: Mutex<Option<Reader>>,
     /// Who wrote through it.
     pub(super) writers: Mutex<Writers>,
 }

@@ -47,6 +47,47 @@ pub(super) struct Access {
     pub(super) truncate: bool,
 }
 
+/// The version of an object that an open has found to be current and the view to be of.
+pub(super) struct Checked {
+    pub(super) reader: Reader,
+    /// The kernel's pages are of it.
+    pub(super) keep_cache: bool,
+    /// The same for the kernel to read itself, which it does for all handles of an inode or for none (`fs/fuse/iomode.c`).
+    pub(super) whole: Option<WholeFile>,
+    /// The view's, when that was so.
+    pub(super) generation: u64,
+}
+
+/// What a view is to an open that found a version to be current.
+enum Seen {
+    /// Of that version, at this generation.
+    Settled(u64),
+    /// This mount itself has moved it since, or wrote.
+    Moved,
+    /// Of another version.
+    Other,
+}
+
+impl OpenInode {
+    /// Looks at the view with a version that was found to be current, and settles it on that where nobody has seen another.
+    fn see(&self, info: &ObjectInfo, told_otherwise: bool, generation: u64) -> Seen {
+        let mut view = self.view.lock();
+        if view.generation != generation || view.is_dirty() {
+            return Seen::Moved;
+        }
+        let is_other = view.info.as_ref().is_some_and(|seen| seen.version != info.version);
+        if told_otherwise || (view.handles > 0 && is_other) {
+            return Seen::Other;
+        }
+        if is_other || view.info.is_none() {
+            view.writer = None;
+            view.move_to(Some(info.clone()));
+        }
+        view.settled = true;
+        Seen::Settled(view.generation)
+    }
+}
+
 impl Access {
     pub(super) fn of(flags: i32) -> Self {
         let mode = flags & libc::O_ACCMODE;
@@ -82,7 +123,7 @@ impl FileSystem {
             let _order = inode.order.lock().await;
             self.refuse_if_shown(&inode)?;
             self.truncate_at_open(&inode).await?;
-            return self.insert_handle(inode.clone(), access, None, None);
+            return self.insert_handle(inode.clone(), access);
         }
         for _ in 0..VIEW_MOVES_MAX {
             if inode.view.lock().given_up {
@@ -111,13 +152,13 @@ impl FileSystem {
         if !local {
             return Ok(None);
         }
-        match self.insert_handle(inode.clone(), access, None, None) {
+        match self.insert_handle(inode.clone(), access) {
             Err(FsError::Stale) if inode.view.lock().given_up => Ok(None),
             opened => opened.map(Some),
         }
     }
 
-    /// Opens what S3 holds now; `None` if this mount itself moved the view meanwhile. Many may do so at once.
+    /// Opens what S3 holds now; `None` if this mount itself moved the view meanwhile, or wrote. Many may do so at once.
     async fn open_published(
         &self,
         inode: &InodeUse,
@@ -163,36 +204,33 @@ impl FileSystem {
             None => None,
         };
         let info = reader.info();
-        let is_replaced = {
-            let mut view = inode.view.lock();
-            if view.generation != generation || view.is_dirty() {
+        let told_otherwise = told.is_some_and(|told| told.version != info.version);
+        let mut seen = inode.see(info, told_otherwise, generation);
+        if matches!(seen, Seen::Other) {
+            // Whoever publishes, renames or copies the file has changed it in S3 before the view moves.
+            if self.view_moved(inode, generation).await {
                 return Ok(None);
             }
-            let told_otherwise = told.is_some_and(|told| told.version != info.version);
-            let seen_otherwise =
-                view.handles > 0 && view.info.as_ref().is_some_and(|seen| seen.version != info.version);
-            let is_replaced = told_otherwise || seen_otherwise;
-            if !is_replaced && view.info.as_ref().is_none_or(|seen| seen.version != info.version) {
-                view.writer = None;
-                view.move_to(Some(info.clone()));
-            }
-            view.settled |= !is_replaced;
-            is_replaced
-        };
-        if is_replaced {
-            tracing::debug!(key = %info.key(), "another writer replaced this object; it opens as a new inode");
-            if self.namespace.supersede(inode.ino, info) {
-                return Err(FsError::Stale);
-            }
-            // A rename is moving it: where to, and which version, it says when it is done.
-            let _ = self.view_moved(inode, generation).await;
-            return Ok(None);
+            seen = inode.see(info, told_otherwise, generation);
         }
+        let generation = match seen {
+            Seen::Settled(generation) => generation,
+            Seen::Moved => return Ok(None),
+            Seen::Other => {
+                tracing::debug!(key = %info.key(), "another writer replaced this object; it opens as a new inode");
+                if self.namespace.supersede(inode.ino, info) {
+                    return Err(FsError::Stale);
+                }
+                // A rename is moving it: where to, and which version, it says when it is done.
+                let _ = self.view_moved(inode, generation).await;
+                return Ok(None);
+            }
+        };
         if !learned {
             self.namespace.learned(inode.ino, info, &moment);
         }
         let keep_cache = self.namespace.opened_version(inode.ino, &info.version);
-        self.insert_handle(inode.clone(), access, Some((reader, keep_cache)), whole).map(Some)
+        self.insert_opened(inode.clone(), access, Some(Checked { reader, keep_cache, whole, generation }))
     }
 
     /// Gives the inode a writer for an empty file, whatever it held; S3 is not asked.
@@ -225,22 +263,34 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Makes a handle; `reader` is that of what was opened, with whether the kernel's pages are of the same version, and `whole`
-    /// the same for the kernel to read itself, which it does for all handles of an inode or for none (`fs/fuse/iomode.c`).
+    /// Makes a handle of what the view is, whatever that may be.
+    ///
+    /// # Errors
+    /// As [`Self::insert_opened`].
+    pub(super) fn insert_handle(&self, inode: InodeUse, access: Access) -> FsResult<Opened> {
+        self.insert_opened(inode, access, None)?.ok_or(FsError::Stale)
+    }
+
+    /// Makes a handle; `checked` is the version that was opened. `None` if the view is another one by now.
     ///
     /// # Errors
     /// `Stale` where the kernel reads another content for the inode's handles: the name leads to a new inode then; and where what is
     /// unpublished is about to leave.
-    pub(super) fn insert_handle(
+    pub(super) fn insert_opened(
         &self,
         inode: InodeUse,
         access: Access,
-        reader: Option<(Reader, bool)>,
-        whole: Option<WholeFile>,
-    ) -> FsResult<Opened> {
-        let keep_cache = reader.as_ref().is_some_and(|(_, keep_cache)| *keep_cache);
-        let (generation, shown) = {
+        checked: Option<Checked>,
+    ) -> FsResult<Option<Opened>> {
+        let (reader, keep_cache, whole, generation) = match checked {
+            Some(it) => (Some(it.reader), it.keep_cache, it.whole, Some(it.generation)),
+            None => (None, false, None, None),
+        };
+        let shown = {
             let mut view = inode.view.lock();
+            if generation.is_some_and(|checked| checked != view.generation) {
+                return Ok(None);
+            }
             if view.given_up {
                 return Err(FsError::Stale);
             }
@@ -266,7 +316,7 @@ impl FileSystem {
             view.settled = true;
             view.handles += 1;
             view.write_handles += usize::from(access.writable);
-            (view.generation, shown)
+            shown
         };
         self.metrics.shift(Gauge::OpenHandles, 1);
         let file = OpenFile {
@@ -274,11 +324,12 @@ impl FileSystem {
             readable: access.readable,
             writable: access.writable,
             shown: AtomicBool::new(shown),
-            reader: Mutex::new(reader.map(|(reader, _)| (generation, reader))),
+            reader: Mutex::new(reader),
             writers: Mutex::default(),
         };
         let handle = self.handles.insert_file(file);
-        Ok(Opened { handle, keep_cache, direct_io: self.options.direct_io || !access.readable, passthrough: shown })
+        let direct_io = self.options.direct_io || !access.readable;
+        Ok(Some(Opened { handle, keep_cache, direct_io, passthrough: shown }))
     }
 
     /// The inode's writer, made when the first byte, size or attribute is written.

@@ -32,7 +32,7 @@ pub(super) struct View {
     pub(super) info: Option<ObjectInfo>,
     /// Whether `info` was settled by an open or a create, and not merely defaulted.
     pub(super) settled: bool,
-    /// Counts the moves of `info`; a handle's reader of an older generation is renewed.
+    /// Counts the moves of `info`: what was begun before one of them begins anew.
     pub(super) generation: u64,
     /// Local bytes over `info`.
     pub(super) writer: Option<Writer>,

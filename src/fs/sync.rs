@@ -13,8 +13,8 @@ use super::handles::Opener;
 use super::opened::OpenInode;
 use super::unkept::Fate;
 use crate::metrics::Gauge;
-use crate::types::{FileHandle, Ino};
-use crate::write::Writer;
+use crate::types::{FileHandle, Ino, ObjectInfo};
+use crate::write::{Commit, Committed, Writer};
 
 impl FileSystem {
     /// close(2) of one of the descriptors of a handle: commits what was written.
@@ -67,39 +67,57 @@ impl FileSystem {
 
     /// The same for a caller who holds the tree and the inode's order.
     pub(super) async fn publish_in_order(&self, inode: &OpenInode) -> FsResult<()> {
-        let writer = {
+        let (writer, generation) = {
             let view = inode.view.lock();
             match &view.writer {
-                Some(writer) if writer.is_dirty() && !view.unlinked => writer.clone(),
+                Some(writer) if writer.is_dirty() && !view.unlinked => (writer.clone(), view.generation),
                 _ => return Ok(()),
             }
         };
         // What waits under the key to be deleted goes first: later its tag might be that of what is published now.
         let outcome = match self.namespace.settle_deferred(&writer.key()).await {
-            Ok(()) => writer.publish().await.map_err(FsError::from),
+            Ok(()) => {
+                writer.publish_seen(&|commit| self.committed(inode, &writer, commit)).await.map_err(FsError::from)
+            }
             Err(error) => Err(error.into()),
         };
-        let published = match outcome {
-            Ok(published) => published,
-            Err(error) => {
-                inode.view.lock().failed = Some(error.to_string());
-                return Err(error);
+        let Err(error) = outcome else { return Ok(()) };
+        let mut view = inode.view.lock();
+        view.failed = Some(error.to_string());
+        // The first of two commits may have succeeded: then that is what S3 has.
+        if let Some(info) = view.info.as_ref().filter(|_| view.generation != generation) {
+            self.show(inode, &writer, info);
+        }
+        Err(error)
+    }
+
+    /// What S3 has committed becomes what the writer, the view and the name show, in one step for everybody who looks at the view:
+    /// between two of them our own version would be taken for another writer's, or the old one for the file.
+    fn committed(&self, inode: &OpenInode, writer: &Writer, commit: Commit<'_>) -> Committed {
+        let (mut committed, _unkept) = {
+            let mut view = inode.view.lock();
+            let committed = commit.settle();
+            view.move_to(Some(committed.info.clone()));
+            let mut unkept = None;
+            // Until then the file is unpublished, for the name too.
+            if committed.is_whole {
+                view.failed = None;
+                unkept = view.unkept.take();
+                self.show(inode, writer, &committed.info);
             }
+            (committed, unkept)
         };
-        let info = Arc::new(published.info.clone());
-        for (index, block) in published.blocks {
+        let info = Arc::new(committed.info.clone());
+        for (index, block) in std::mem::take(&mut committed.blocks) {
             self.read.admit(&info, index, block);
         }
-        let _unkept = {
-            let mut view = inode.view.lock();
-            view.failed = None;
-            view.move_to(Some(published.info.clone()));
-            view.unkept.take()
-        };
-        self.namespace.publish(inode.ino, &published.info);
+        committed
+    }
+
+    fn show(&self, inode: &OpenInode, writer: &Writer, info: &ObjectInfo) {
+        self.namespace.publish(inode.ino, info);
         // Bytes that came in while the upload was under way are newer than what S3 told us.
-        self.note_written(inode.ino, &writer);
-        Ok(())
+        self.note_written(inode.ino, writer);
     }
 
     /// Tells the namespace of bytes or a size that S3 does not have.

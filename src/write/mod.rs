@@ -38,6 +38,7 @@ pub use self::journal::{Intent, Journal, Kept, KeptBase, KeptId, KeptPart};
 pub use self::kept::Keep;
 use self::parts::Layout;
 pub use self::progress::Progress;
+pub use self::publish::{Commit, Committed};
 pub use self::spilled::{SpilledRange, load};
 use self::staging::{Room, Staging};
 use self::state::State;

@@ -23,7 +23,7 @@ use crate::memory::Lease;
 use crate::metrics::Counter;
 use crate::store::{
     CompleteRequest, CopyRequest, GetRange, GetRequest, ObjectAttributes, PUT_BYTES_MAX, Payload, PutRequest,
-    StoreError, UploadedPart, WriteCondition,
+    StoreError, UploadId, UploadedPart, WriteCondition,
 };
 use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 
@@ -31,6 +31,7 @@ use crate::types::{ByteRange, ObjectInfo, ObjectKey};
 const FRESH_STARTS_MAX: usize = 3;
 
 /// What a publication works on.
+#[derive(Debug)]
 struct Snapshot {
     at: u64,
     size: u64,
@@ -55,6 +56,7 @@ enum Look {
     Clean(Option<ObjectInfo>),
 }
 
+#[derive(Debug)]
 enum Work {
     /// Only the attributes changed: the object is copied onto itself.
     Attributes,
@@ -62,6 +64,45 @@ enum Work {
     Whole(Vec<Piece>),
     /// Parts, with the pieces of those that are sent, and the receipts of those that are there.
     Parts(Vec<(Planned, Vec<Piece>)>, Vec<UploadedPart>),
+}
+
+/// What S3 has committed, while the writer does not know it yet.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    inner: &'a Inner,
+    snapshot: &'a Snapshot,
+    info: ObjectInfo,
+}
+
+/// What S3 has committed and the writer rests on.
+#[derive(Debug)]
+pub struct Committed {
+    /// The object now.
+    pub info: ObjectInfo,
+    /// Blocks of it that memory still holds, by block number; not necessarily all.
+    pub blocks: Vec<(u64, Bytes)>,
+    /// Everything written before the publication is in it; if not, another commit follows.
+    pub is_whole: bool,
+    /// An upload that was begun while the file was long, and then not needed.
+    unused: Option<UploadId>,
+}
+
+/// Says a commit to whoever looks at the file.
+type Seen<'a> = dyn Fn(Commit<'_>) -> Committed + Send + Sync + 'a;
+
+impl Commit<'_> {
+    /// The writer rests on the object from now on, and is clean, but for what was written since.
+    pub fn settle(self) -> Committed {
+        let Self { inner, snapshot, info } = self;
+        let mut state = inner.state.lock();
+        let unused = state.upload.take();
+        let blocks = state.published(&info, snapshot.at, &snapshot.kept);
+        if snapshot.attributes_late {
+            state.change_attributes();
+        }
+        let is_whole = snapshot.kept.is_empty() && !snapshot.attributes_late;
+        Committed { info, blocks, is_whole, unused }
+    }
 }
 
 impl Writer {
@@ -72,11 +113,21 @@ impl Writer {
     /// `Conflict` or `Stale` where another writer was first, `Store` where S3 said no: the bytes stay here and are in the
     /// journal.
     pub async fn publish(&self) -> Result<Published, WriteError> {
+        self.publish_seen(&|commit| commit.settle()).await
+    }
+
+    /// The same for a caller whom others ask what the file is: each time that S3 has committed, `seen` says so to them and has the
+    /// writer know it by [`Commit::settle`], under whatever lock makes the two one step. Nothing is waited for between S3's answer
+    /// and this. Where two commits are needed it is called twice.
+    ///
+    /// # Errors
+    /// As [`Writer::publish`]; a first commit of two may have been seen.
+    pub async fn publish_seen(&self, seen: &Seen<'_>) -> Result<Published, WriteError> {
         let drain = self.0.shared.draining.begin();
         let _publication = self.0.publication.lock().await;
         let mut blocks = Vec::new();
         let outcome = loop {
-            match self.0.round(&mut blocks).await {
+            match self.0.round(&mut blocks, seen).await {
                 Ok(Some(info)) => break Ok(Published { info, blocks }),
                 Ok(None) => {}
                 Err(error) => break Err(error),
@@ -96,7 +147,11 @@ impl Writer {
 
 impl Inner {
     /// One publication; `None` if another must follow, because bytes lay over parts that had to be committed first.
-    async fn round(self: &Arc<Self>, blocks: &mut Vec<(u64, Bytes)>) -> Result<Option<ObjectInfo>, WriteError> {
+    async fn round(
+        self: &Arc<Self>,
+        blocks: &mut Vec<(u64, Bytes)>,
+        seen: &Seen<'_>,
+    ) -> Result<Option<ObjectInfo>, WriteError> {
         for start in 0..FRESH_STARTS_MAX {
             let snapshot = loop {
                 self.wait_for_parts().await;
@@ -110,29 +165,19 @@ impl Inner {
             let outcome = self.commit(&snapshot).await;
             match outcome {
                 Ok(info) => {
-                    let unused = {
-                        let mut state = self.state.lock();
-                        blocks.clear();
-                        let unused = state.upload.take();
-                        blocks.extend(state.published(&info, snapshot.at, &snapshot.kept));
-                        if snapshot.attributes_late {
-                            state.change_attributes();
-                        }
-                        unused
-                    };
                     // Nothing is waited for between S3's answer and this: whoever asked for the publication may be gone.
+                    let committed = seen(Commit { inner: self, snapshot: &snapshot, info });
+                    *blocks = committed.blocks;
                     let settled = self.settle_kept();
                     // What is still dirty came in since.
                     self.counted.lock().is_dirty_since(&self.shared, began);
-                    // One that was begun while the file was long, and then not needed.
-                    if let Some(upload) = unused {
+                    if let Some(upload) = committed.unused {
                         self.abort(&upload).await;
                     }
                     if let Some(Err(ended)) = OptionFuture::from(settled).await {
                         tracing::warn!(%ended, "the journal does not know what is published");
                     }
-                    let done = snapshot.kept.is_empty() && !snapshot.attributes_late;
-                    return Ok(done.then_some(info));
+                    return Ok(committed.is_whole.then_some(committed.info));
                 }
                 Err(WriteError::Store(StoreError::NoSuchUpload | StoreError::Conflict))
                     if start + 1 < FRESH_STARTS_MAX && self.start_anew().await => {}

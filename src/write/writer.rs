@@ -193,6 +193,12 @@ impl Writer {
         self.0.state.lock().pieces(range)
     }
 
+    /// The same with the object that its [`Piece::Base`] are of: a publication gives the writer another one.
+    pub fn pieces_over(&self, range: ByteRange) -> (Vec<Piece>, Option<ObjectInfo>) {
+        let state = self.0.state.lock();
+        (state.pieces(range), state.base.clone())
+    }
+
     /// What the next publication carries beside the bytes.
     pub fn set_attributes(&self, attributes: ObjectAttributes) {
         let mut state = self.0.state.lock();

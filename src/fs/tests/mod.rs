@@ -3,6 +3,7 @@
 mod carried;
 mod costs;
 mod kept;
+mod moves;
 mod neighbours;
 mod old_names;
 mod renamed;
