@@ -2,7 +2,7 @@
 //!
 //! Owns the buffer, how far each segment of it is filled, and who waits for what. Never asks S3 for anything.
 //! Invariant, on which the unsafe code rests: bytes below a segment's `filled` mark are never written again, bytes above
-//! it are touched by that segment's only writer alone.
+//! it are touched by that segment's only writer alone. A writer that holds its bytes back leaves the mark where it is.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -54,6 +54,8 @@ pub(super) struct SegmentWriter {
     filling: Arc<Filling>,
     segment: usize,
     filled: u64,
+    /// Nobody sees what arrives from here on before it is known to be right.
+    held_from: Option<u64>,
 }
 
 impl Filling {
@@ -84,7 +86,7 @@ impl Filling {
         let all = Arc::clone(&filling);
         let writers = (0..filling.segments.len()).map(move |segment| {
             let filled = all.segments[segment].range.start;
-            SegmentWriter { filling: Arc::clone(&all), segment, filled }
+            SegmentWriter { filling: Arc::clone(&all), segment, filled, held_from: None }
         });
         (filling, writers)
     }
@@ -206,10 +208,30 @@ impl SegmentWriter {
         self.advance(filled);
     }
 
+    /// What arrives from now on is seen by nobody until [`SegmentWriter::release`].
+    pub(super) fn hold(&mut self) {
+        self.held_from.get_or_insert(self.filled);
+    }
+
+    /// What was held is not right: it is to come anew.
+    pub(super) fn take_back(&mut self) {
+        self.filled = self.held_from.unwrap_or(self.filled);
+    }
+
+    /// What was held is right, or as good as it gets.
+    pub(super) fn release(&mut self) {
+        if self.held_from.take().is_some() {
+            self.advance(0);
+        }
+    }
+
     fn advance(&mut self, bytes: usize) {
         let filling = &*self.filling;
         let segment = &filling.segments[self.segment];
         self.filled += bytes as u64;
+        if self.held_from.is_some() {
+            return;
+        }
         segment.filled.store(self.filled, SeqCst);
         if self.filled >= segment.wanted.load(SeqCst) {
             segment.wanted.store(NOBODY, SeqCst);

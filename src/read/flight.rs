@@ -3,6 +3,7 @@
 //! Owns a request from its place in the line for the budget to its last byte, in a task of its own, so that a body is never
 //! left unpolled and nobody who stops waiting stops it. Never asks for another version than the one it was made for.
 //! Invariant: every claim that a flight took over is filled or failed, even if its task is dropped.
+//! Where S3 sends a checksum of a small object, none of its bytes is read before that was found right.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -67,6 +68,19 @@ pub(super) struct Flight {
     pub(super) arrived: Vec<ByteRange>,
     /// The disk cache was asked already.
     pub(super) past_disk: bool,
+    /// Nothing is handed over before the body has ended well, as it says by a checksum: it is of a whole small object.
+    holds: bool,
+    /// What was filled while that is so.
+    held: Vec<SegmentWriter>,
+}
+
+/// What S3 answered to a GET.
+pub(super) struct Answer {
+    /// The bytes that the body holds.
+    pub(super) range: ByteRange,
+    /// Its end says whether they are right.
+    pub(super) is_summed: bool,
+    pub(super) body: BodyStream,
 }
 
 /// Why a body ended before its time.
@@ -94,31 +108,32 @@ impl Flight {
             start,
             arrived: Vec::new(),
             past_disk: false,
+            holds: false,
+            held: Vec::new(),
         }
     }
 
-    /// Goes off in a task of its own, with the body of a request that was made before (from the given offset), or to make
-    /// one.
-    pub(super) fn depart(mut self, body: Option<(u64, BodyStream)>) {
+    /// Goes off in a task of its own, with the answer to a request that was made before, or to make one.
+    pub(super) fn depart(mut self, answer: Option<Answer>) {
         let runtime = self.fetcher.runtime.clone();
         runtime.spawn(async move {
-            if let Err(outcome) = self.fill(body).await {
+            if let Err(outcome) = self.fill(answer).await {
                 self.fail(&outcome);
             }
         });
     }
 
-    async fn fill(&mut self, body: Option<(u64, BodyStream)>) -> Result<(), Outcome> {
+    async fn fill(&mut self, answer: Option<Answer>) -> Result<(), Outcome> {
         if self.lease.is_none() {
             let budget = self.fetcher.budget.clone();
             self.lease = Some(self.unless_abandoned(budget.take(self.rest.len())).await?);
         }
         // Held until the last byte is in.
         let mut _connection = None;
-        let mut body = match body {
-            Some((from, body)) => {
-                self.rest.start = from;
-                body
+        let mut body = match answer {
+            Some(answer) => {
+                self.rest.start = answer.range.start;
+                self.begin(answer)
             }
             None => {
                 self.take_from_disk().await?;
@@ -142,7 +157,10 @@ impl Flight {
                 Err(Break::Broken(error)) => error,
             };
             broken += 1;
-            fruitless = if self.rest.start > before { 0 } else { fruitless + 1 };
+            // Bytes that came and are wrong are no more than none.
+            let is_wrong = self.holds && self.rest.is_empty();
+            fruitless = if self.rest.start > before && !is_wrong { 0 } else { fruitless + 1 };
+            self.take_back();
             let resumes = error.is_retryable() && !self.rest.is_empty();
             if !resumes || broken > BROKEN_BODIES_MAX || fruitless > FRUITLESS_BODIES_MAX {
                 return Err(Outcome::Failed(ReadError::from(error)));
@@ -153,18 +171,42 @@ impl Flight {
         }
     }
 
+    /// Takes up an answer. One that is a whole small object is not handed over before its checksum is known to be right.
+    fn begin(&mut self, answer: Answer) -> BodyStream {
+        let whole = ByteRange::new(0, self.of.info.size_bytes);
+        if answer.is_summed && answer.range == whole && whole.end <= BLOCK_BYTES {
+            self.holds = true;
+            self.writers.iter_mut().for_each(SegmentWriter::hold);
+        }
+        answer.body
+    }
+
+    /// What was held back comes anew, from the beginning: only the whole has a checksum.
+    fn take_back(&mut self) {
+        if !self.holds {
+            return;
+        }
+        self.held.extend(self.writers.drain(..));
+        self.writers = std::mem::take(&mut self.held).into();
+        self.writers.iter_mut().for_each(SegmentWriter::take_back);
+        self.rest = ByteRange::new(0, self.writers.back().map_or(0, |writer| writer.range().end));
+    }
+
     /// Asks for the rest.
-    async fn request(&self) -> Result<BodyStream, Outcome> {
+    async fn request(&mut self) -> Result<BodyStream, Outcome> {
         let version = &self.of.info.version;
+        let whole = ByteRange::new(0, self.of.info.size_bytes);
         let request = GetRequest {
             key: version.key().clone(),
-            range: GetRange::Bytes(self.rest),
+            range: if self.holds || self.rest == whole { GetRange::Whole } else { GetRange::Bytes(self.rest) },
             if_match: Some(version.etag().clone()),
             if_none_match: None,
         };
         let answer = self.unless_abandoned(self.fetcher.store.get(request)).await?;
         match answer {
-            Ok(response) if self.is_of_the_version(&response) => Ok(response.body),
+            Ok(response) if self.is_of_the_version(&response) => {
+                Ok(self.begin(Answer { range: response.range, is_summed: response.is_summed, body: response.body }))
+            }
             // A server that ignores If-Match (DESIGN: several do) answers with whatever the key holds now.
             Ok(_) => Err(Outcome::Failed(ReadError::Stale)),
             Err(error) => Err(Outcome::Failed(ReadError::from(error))),
@@ -181,11 +223,13 @@ impl Flight {
         while let Some(chunk) = body.next().await {
             match chunk {
                 // Longer than what is wanted of it (an object that was believed empty is asked for whole): that will do.
-                Ok(chunk) if self.take_in(&chunk) < chunk.len() => break,
+                Ok(chunk) if self.take_in(&chunk) < chunk.len() && !self.holds => break,
                 Ok(_) => {}
                 // All bytes came, and the last check of them failed: what was cached of them goes again.
                 Err(error) if self.rest.is_empty() => {
-                    self.disown();
+                    if !self.holds {
+                        self.disown();
+                    }
                     return Err(Break::Broken(error));
                 }
                 Err(error) => return Err(Break::Broken(error)),
@@ -197,7 +241,10 @@ impl Flight {
         if !self.rest.is_empty() {
             return Err(Break::Broken(StoreError::Corrupt("the body ended early".into())));
         }
-        while let Some(writer) = self.writers.pop_front() {
+        let held = std::mem::take(&mut self.held);
+        let left = std::mem::take(&mut self.writers);
+        for mut writer in held.into_iter().chain(left) {
+            writer.release();
             self.hand_over(writer);
         }
         Ok(())
@@ -219,7 +266,10 @@ impl Flight {
             // The very last segment stays until the body has ended well.
             if self.writers.len() > 1 && self.writers.front().is_some_and(SegmentWriter::is_full) {
                 let full = self.writers.pop_front();
-                full.into_iter().for_each(|full| self.hand_over(full));
+                match full {
+                    Some(full) if self.holds => self.held.push(full),
+                    full => full.into_iter().for_each(|full| self.hand_over(full)),
+                }
             }
         }
         used
@@ -269,7 +319,8 @@ impl Flight {
     }
 
     fn fail(&mut self, outcome: &Outcome) {
-        for writer in std::mem::take(&mut self.writers) {
+        let held = std::mem::take(&mut self.held);
+        for writer in held.into_iter().chain(std::mem::take(&mut self.writers)) {
             let filling = writer.filling();
             self.fetcher.in_flight.remove(&self.block_of(filling.range()), filling);
             filling.fail(outcome.clone());

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::fetch::{BLOCK_BYTES, Shape, block_range};
-use super::flight::{Flight, FlightOf, Owner};
+use super::flight::{Answer, Flight, FlightOf, Owner};
 use super::{ReadEngine, Reader};
 use crate::memory::Lease;
 use crate::store::{GetRange, GetRequest, GetResponse, StoreError};
@@ -68,8 +68,8 @@ impl ReadEngine {
         });
         let head_bytes = believed_size.map_or(HEAD_BYTES, |size| size.clamp(bytes_min, HEAD_BYTES));
         let mut range = match believed_size {
-            // Of an empty object no byte range can be asked.
-            Some(0) => GetRange::Whole,
+            // Of an empty object no byte range can be asked, and only the whole of a small one is sure to come with its checksum.
+            Some(size) if size <= HEAD_BYTES => GetRange::Whole,
             _ => GetRange::Bytes(ByteRange::new(0, head_bytes)),
         };
         for _ in 0..EMPTY_RACES_MAX {
@@ -106,15 +106,26 @@ impl ReadEngine {
     fn opened(&self, response: GetResponse, owner: Arc<Owner>, mut lease: Lease) -> Reader {
         let info = Arc::new(response.info);
         let of = FlightOf { owner: Arc::clone(&owner), info: Arc::clone(&info) };
-        // An object that was believed empty was asked for whole, and may be of any size by now: its first block is enough.
-        let head = response.range.intersect(&block_range(0, info.size_bytes));
+        // An object that was believed small was asked for whole, and may be of any size by now: its first block is enough, and less
+        // where the budget does not reach.
+        let mut head = response.range.intersect(&block_range(0, info.size_bytes));
+        if let Some(more) = head.len().checked_sub(lease.bytes()).filter(|more| *more > 0) {
+            match self.0.fetcher.budget.try_take(more) {
+                Some(more) => lease.merge(more),
+                None => head.end = head.start + lease.bytes(),
+            }
+        }
         if response.range.start == 0 && !head.is_empty() {
             let writers = self.0.fetcher.claim(&info, head, Shape::Streaming).writers;
             let claimed: u64 = writers.iter().map(|writer| writer.range().len()).sum();
             if claimed > 0 {
                 drop(lease.bytes().checked_sub(claimed).and_then(|excess| lease.split(excess)));
                 let flight = Flight::new(Arc::clone(&self.0.fetcher), of, VecDeque::from(writers), Some(lease));
-                flight.depart(Some((0, response.body)));
+                flight.depart(Some(Answer {
+                    range: response.range,
+                    is_summed: response.is_summed,
+                    body: response.body,
+                }));
             }
         }
         self.reader_of(info, owner, head.end)

@@ -5,6 +5,7 @@ mod faults;
 mod opening;
 mod requests;
 mod scripted;
+mod sums;
 
 use std::sync::Arc;
 

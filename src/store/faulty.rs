@@ -240,7 +240,11 @@ impl ObjectStore for FaultyStore {
     async fn get(&self, request: GetRequest) -> StoreResult<GetResponse> {
         let key = request.key.clone();
         let (result, fault) = self.run(RequestKind::Get, key.as_str(), self.inner.get(request)).await;
-        result.map(|response| GetResponse { body: spoil(response.body, fault), ..response })
+        result.map(|response| {
+            let is_whole = response.range == ByteRange::new(0, response.info.size_bytes);
+            let is_summed = response.is_summed || (is_whole && matches!(fault, Some(Fault::Damaged)));
+            GetResponse { body: spoil(response.body, fault), is_summed, ..response }
+        })
     }
 
     async fn list(&self, request: ListRequest) -> StoreResult<ListPage> {

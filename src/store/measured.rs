@@ -134,7 +134,7 @@ impl ObjectStore for MeasuredStore {
             }
             Err(_) => metrics.error(RequestKind::Get),
         });
-        Ok(GetResponse { body: Box::pin(body), info: response.info, range: response.range })
+        Ok(GetResponse { body: Box::pin(body), ..response })
     }
 
     async fn list(&self, request: ListRequest) -> StoreResult<ListPage> {

@@ -308,7 +308,7 @@ impl ObjectStore for MemoryStore {
             .ok_or(StoreError::RangeNotSatisfiable { size_bytes: Some(info.size_bytes) })?;
         let body = futures_util::stream::iter(object.content.slice(range).pieces().map(Ok));
         state.bytes_sent += range.len();
-        Ok(GetResponse { info, range, body: Box::pin(body) })
+        Ok(GetResponse { info, range, is_summed: false, body: Box::pin(body) })
     }
 
     async fn list(&self, request: ListRequest) -> StoreResult<ListPage> {

@@ -128,6 +128,8 @@ pub struct GetResponse {
     pub info: ObjectInfo,
     /// The bytes that the body holds.
     pub range: ByteRange,
+    /// The end of the body says whether it is what was stored: the answer is the whole object, and brought a checksum of it.
+    pub is_summed: bool,
     /// The body.
     pub body: BodyStream,
 }

@@ -178,7 +178,12 @@ impl ObjectStore for S3Store {
         };
         // Asked for by hand: the SDK would verify whatever comes, and there are servers that answer a range with the
         // checksum of the whole, or one algorithm's under the name of another.
-        let wants_checksum = range.is_none();
+        // One of a range that begins the object may turn out to be all of it.
+        let wants_checksum = match request.range {
+            GetRange::Whole => true,
+            GetRange::Bytes(range) => range.start == 0,
+            GetRange::Suffix(_) => false,
+        };
         let mut output = self
             .client
             .get_object()
@@ -198,10 +203,11 @@ impl ObjectStore for S3Store {
             .map_err(self.failed(RequestKind::Get))?;
         let (info, range) = answers::get(&key, request.range, &output)?;
         let of_whole = output.checksum_type().is_none_or(|kind| *kind == ChecksumType::FullObject);
-        let checksum = output.checksum_crc64_nvme().filter(|_| wants_checksum && of_whole);
+        let is_whole = range == ByteRange::new(0, info.size_bytes);
+        let checksum = output.checksum_crc64_nvme().filter(|_| wants_checksum && of_whole && is_whole);
         let checksum = checksum.and_then(Crc64::from_base64);
         let body = body::receive(std::mem::take(&mut output.body), range.len(), checksum);
-        Ok(GetResponse { info, range, body })
+        Ok(GetResponse { info, range, is_summed: checksum.is_some(), body })
     }
 
     async fn list(&self, request: ListRequest) -> StoreResult<ListPage> {

@@ -37,6 +37,8 @@ pub(super) struct Scripted {
     pub(super) open_bytes_max: AtomicU64,
     /// Bytes of one chunk.
     pub(super) chunk_bytes: usize,
+    /// The end of a whole body says whether it is right.
+    pub(super) sums: bool,
     /// Answer as if no condition had been sent.
     pub(super) ignores_conditions: bool,
 }
@@ -64,6 +66,7 @@ impl Scripted {
             open_bytes: Arc::default(),
             open_bytes_max: AtomicU64::new(0),
             chunk_bytes,
+            sums: false,
             ignores_conditions: false,
         }
     }
@@ -140,6 +143,7 @@ impl ObjectStore for Shared {
         while let Some(chunk) = response.body.next().await {
             bytes.extend_from_slice(&chunk?);
         }
+        response.is_summed = self.0.sums && response.range == ByteRange::new(0, response.info.size_bytes);
         let end = scripted.map(|(after, end)| {
             bytes.truncate(after as usize);
             end
