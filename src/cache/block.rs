@@ -1,12 +1,20 @@
 //! What is known of one block: all of it, or the pieces that random reads left behind.
 //!
-//! Never holds a byte outside the block, and never two pieces of which one lies within the other.
+//! Never holds a byte outside the block, and never two pieces of which one lies within the other. Pieces are in order. Beyond
+//! [`PIECES_MAX`] of them those that touch become one, so that a block whose gaps are then filled whole has never many more.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::types::ByteRange;
+
+/// Pieces from which on those that touch are joined, at the price of a copy, and whoever misses bytes does well to ask for the whole
+/// gap.
+const PIECES_MAX: usize = 64;
+
+/// What a piece costs beside its bytes: its place in the list, and the heads of what it is held by (counted on 64 bit).
+const PIECE_OVERHEAD_BYTES: u64 = 192;
 
 /// Bytes of one block, in offsets of the object. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,6 +67,22 @@ impl CachedBlock {
         self.pieces().iter().map(|piece| piece.bytes.len() as u64).sum()
     }
 
+    /// The same with what the pieces but the first cost beside their bytes.
+    pub fn weight_bytes(&self) -> u64 {
+        self.len_bytes() + (self.pieces().len() as u64).saturating_sub(1) * PIECE_OVERHEAD_BYTES
+    }
+
+    /// Whether there are so many pieces that gaps had better be filled as a whole.
+    pub fn is_in_pieces(&self) -> bool {
+        self.pieces().len() >= PIECES_MAX
+    }
+
+    /// Bytes from the end of what is known before `at`, which is not known, to the begin of what is known behind it, within `block`.
+    pub fn gap(&self, at: u64, block: ByteRange) -> ByteRange {
+        let before = self.pieces().iter().map(|piece| piece.range().end).filter(|end| *end <= at).max();
+        ByteRange::new(before.map_or(block.start, |end| end.max(block.start)), self.next_known(at, block.end))
+    }
+
     /// Whether every byte of the block is here.
     pub fn is_whole(&self) -> bool {
         matches!(self.0, Content::Whole(_))
@@ -91,36 +115,23 @@ impl CachedBlock {
             return other.clone();
         }
         let mut all: Vec<Piece> = self.pieces().iter().chain(other.pieces()).cloned().collect();
+        // Nearly in order already, which this sort is quick with.
         all.sort_by_key(|piece| (piece.start, std::cmp::Reverse(piece.bytes.len())));
-        let mut kept: Vec<Piece> = Vec::with_capacity(all.len());
-        for piece in all {
-            if !kept.iter().any(|other| other.range().contains_range(&piece.range())) {
-                kept.push(piece);
-            }
-        }
-        Self::joined(&kept, block).unwrap_or_else(|| Self(Content::Pieces(kept.into())))
-    }
-
-    fn joined(pieces: &[Piece], block: ByteRange) -> Option<Self> {
-        let mut known_until = block.start;
-        for piece in pieces {
-            if piece.start > known_until {
-                return None;
-            }
+        let mut known_until = 0;
+        all.retain(|piece| {
+            // Of those that begin no later one reaches as far: this lies within it.
+            let is_new = piece.range().end > known_until;
             known_until = known_until.max(piece.range().end);
+            is_new
+        });
+        let tiles = all.windows(2).all(|pair| pair[1].start <= pair[0].range().end);
+        if tiles && all.first().is_some_and(|first| first.start <= block.start) && known_until >= block.end {
+            return Self::whole(block.start, joined(&all).slice(block));
         }
-        if known_until < block.end {
-            return None;
+        if all.len() > PIECES_MAX {
+            all = all.chunk_by(|one, next| next.start <= one.range().end).map(joined).collect();
         }
-        let mut bytes = BytesMut::with_capacity(usize::try_from(block.len()).ok()?);
-        let mut cursor = block.start;
-        for piece in pieces {
-            if piece.range().end > cursor {
-                bytes.extend_from_slice(&piece.slice(ByteRange::new(cursor, piece.range().end)));
-                cursor = piece.range().end;
-            }
-        }
-        Some(Self::whole(block.start, bytes.freeze()))
+        Self(Content::Pieces(all.into()))
     }
 
     fn pieces(&self) -> &[Piece] {
@@ -129,6 +140,21 @@ impl CachedBlock {
             Content::Pieces(pieces) => pieces,
         }
     }
+}
+
+/// Pieces of which each begins at the end of the one before it or earlier, as one. Not of none.
+fn joined(pieces: &[Piece]) -> Piece {
+    if let [one] = pieces {
+        return one.clone();
+    }
+    let mut bytes = BytesMut::with_capacity(pieces.iter().map(|piece| piece.bytes.len()).sum());
+    let start = pieces[0].start;
+    let mut cursor = start;
+    for piece in pieces {
+        bytes.extend_from_slice(&piece.slice(ByteRange::new(cursor, piece.range().end)));
+        cursor = piece.range().end;
+    }
+    Piece { start, bytes: bytes.freeze() }
 }
 
 #[cfg(test)]
@@ -160,6 +186,29 @@ mod tests {
     fn a_piece_within_another_is_dropped() {
         let block = piece(70, 80).merged(&piece(66, 90), BLOCK);
         assert_eq!(block.len_bytes(), 24);
+    }
+
+    #[test]
+    fn a_block_in_many_pieces_has_those_that_touch_as_one() {
+        let block = ByteRange::new(0, 1 << 20);
+        let mut known = CachedBlock::piece(block, 0, Bytes::from_static(&[1; 16]));
+        for n in 1..40_000_u64 {
+            // Every other piece lies by itself, until the gap before it is filled.
+            let at = if n % 2 == 1 { (n + 1) * 16 } else { (n - 1) * 16 };
+            known = known.merged(&CachedBlock::piece(block, at, Bytes::from_static(&[1; 16])), block);
+            assert!(known.pieces().len() <= PIECES_MAX + 1);
+        }
+        assert_eq!(known.len_bytes(), 40_000 * 16);
+        assert_eq!(known.slice(ByteRange::new(0, 100_000)).map(|bytes| bytes.len()), Some(100_000));
+    }
+
+    #[test]
+    fn a_gap_reaches_from_one_piece_to_the_next() {
+        let known = piece(70, 80).merged(&piece(100, 110), BLOCK);
+        assert_eq!(known.gap(85, BLOCK), ByteRange::new(80, 100));
+        assert_eq!(known.gap(64, BLOCK), ByteRange::new(64, 70));
+        assert_eq!(known.gap(127, BLOCK), ByteRange::new(110, 128));
+        assert_eq!(known.weight_bytes(), 20 + PIECE_OVERHEAD_BYTES);
     }
 
     proptest! {

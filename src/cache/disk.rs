@@ -5,14 +5,13 @@
 //! of the disk is more than a miss and, at most once a minute, a line in the log. Nothing is synced: what a power loss tears is
 //! found by its sum. One lock, `writing`, is held by whoever changes files; reading takes none.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -22,6 +21,7 @@ use super::format::{
     BLOCK_BYTES, GRANULE_BYTES, HEADER_BYTES, Header, Identity, ROW_BYTES, SUM_BYTES, granules_of_block, sums,
 };
 use super::health::Health;
+use super::own::Own;
 use super::recover;
 use crate::clock::Clock;
 use crate::metrics::{Counter, Gauge, Metrics};
@@ -51,8 +51,10 @@ struct Disk {
     source: String,
     index: Mutex<Index>,
     /// Versions that this mount has written.
-    own: Mutex<HashSet<Identity>>,
+    own: Mutex<Own>,
     writing: Mutex<()>,
+    /// The largest object of which the file system is not known to hold no file.
+    size_bytes_max: AtomicU64,
     health: Health,
     metrics: Arc<Metrics>,
 }
@@ -79,6 +81,7 @@ impl DiskCache {
             index: Mutex::new(Index::new(limit_bytes)),
             own: Mutex::default(),
             writing: Mutex::new(()),
+            size_bytes_max: AtomicU64::new(u64::MAX),
             health: Health::new(clock),
             metrics,
         })))
@@ -157,11 +160,12 @@ impl DiskCache {
     /// What this mount writes is written again as a rule, and the kernel would go on showing the old: [`DiskCache::whole`] never
     /// answers this version.
     pub fn keep_from_kernel(&self, info: &ObjectInfo) {
-        let mut own = self.0.own.lock();
-        if own.len() == OWN_MAX {
-            own.clear();
-        }
-        own.insert(self.0.identity(info));
+        self.0.own.lock().note(self.0.identity(info));
+    }
+
+    /// Whether a version is kept from the kernel.
+    pub fn is_kept_from_kernel(&self, info: &ObjectInfo) -> bool {
+        self.0.own.lock().contains(&self.0.identity(info))
     }
 
     /// Opens what is there of a version, and has the disk begin with `range`; `None` if nothing of the range is there.
@@ -188,7 +192,11 @@ impl DiskCache {
         let end = start + bytes.len() as u64;
         let aligned_end = if end >= info.size_bytes { info.size_bytes } else { end / GRANULE_BYTES * GRANULE_BYTES };
         let range = ByteRange::new(start.next_multiple_of(GRANULE_BYTES), aligned_end);
-        if range.is_empty() || end > info.size_bytes || disk.health.is_paused() {
+        if range.is_empty()
+            || end > info.size_bytes
+            || info.size_bytes > disk.size_bytes_max.load(Relaxed)
+            || disk.health.is_paused()
+        {
             return false;
         }
         let bytes = &bytes[(range.start - start) as usize..(range.end - start) as usize];
@@ -202,7 +210,7 @@ impl DiskCache {
                 Ok(true) => kept = true,
                 Ok(false) => break,
                 Err(error) => {
-                    disk.give_up(&identity, &error);
+                    disk.give_up(&identity, info.size_bytes, &error);
                     break;
                 }
             }
@@ -242,7 +250,7 @@ impl DiskCache {
     /// process. It is not evicted before the answer is dropped.
     pub fn whole(&self, info: &ObjectInfo) -> Option<WholeFile> {
         let identity = self.0.identity(info);
-        if self.0.own.lock().contains(&identity) || !self.0.index.lock().pin(&identity) {
+        if self.is_kept_from_kernel(info) || !self.0.index.lock().pin(&identity) {
             return None;
         }
         match self.0.files.data(&identity) {
@@ -258,9 +266,6 @@ impl DiskCache {
         }
     }
 }
-
-/// Versions of its own that a mount remembers at a time: 16 bytes each.
-const OWN_MAX: usize = 1 << 16;
 
 /// How far ahead of a check the disk is asked: enough requests in flight for NVMe to be at its best.
 const READ_AHEAD_BYTES: u64 = 8 << 20;
@@ -289,6 +294,11 @@ impl Disk {
                 if index.fits(bytes) {
                     return Ok(true);
                 }
+                if let Some(stranded) = index.stranded() {
+                    drop(index);
+                    self.free_stranded(&stranded)?;
+                    continue;
+                }
                 index.victim(kept)
             };
             let Some(victim) = victim else { return Ok(false) };
@@ -297,20 +307,30 @@ impl Disk {
     }
 
     fn take_away(&self, victim: &Victim) -> io::Result<()> {
-        match victim {
-            Victim::Version(identity, _) => self.files.remove(identity)?,
-            Victim::Segment((identity, segment), _) => {
-                if self.files.wipe(identity, blocks_of_segment(*segment)).is_err() {
-                    // A file system without holes: the whole version goes.
-                    self.files.remove(identity)?;
-                    let mut index = self.index.lock();
-                    index.freed(victim);
-                    index.remove(identity);
-                    return Ok(());
-                }
-            }
+        let identity = victim.identity();
+        if let Victim::Segment((_, segment), _) = victim
+            && self.files.wipe(identity, blocks_of_segment(*segment)).is_ok()
+        {
+            self.index.lock().freed(victim);
+            return Ok(());
         }
-        self.index.lock().freed(victim);
+        // Also of a segment, on a file system without holes.
+        let removed = self.files.remove(identity);
+        let mut index = self.index.lock();
+        match removed {
+            Ok(()) => {
+                index.freed(victim);
+                index.remove(identity);
+            }
+            Err(_) => index.strand_victim(victim),
+        }
+        removed
+    }
+
+    /// Deletes files that could not be deleted before. The caller holds `writing`.
+    fn free_stranded(&self, identity: &Identity) -> io::Result<()> {
+        self.files.remove(identity)?;
+        self.index.lock().freed_stranded(identity);
         Ok(())
     }
 
@@ -325,9 +345,14 @@ impl Disk {
         let kept = (*identity, block / BLOCKS_PER_SEGMENT);
         let added = part.len().div_ceil(GRANULE_BYTES);
         let growth = {
-            let index = self.index.lock();
+            let mut index = self.index.lock();
             if index.is_gone(identity) {
                 return Ok(false);
+            }
+            if index.is_stranded(identity) {
+                drop(index);
+                self.free_stranded(identity)?;
+                index = self.index.lock();
             }
             index.growth_bytes(identity, info.size_bytes, block, added)
         };
@@ -368,12 +393,16 @@ impl Disk {
     }
 
     /// A write failed: what it was part of goes, and nothing is written for a while. The caller holds `writing`.
-    fn give_up(&self, identity: &Identity, error: &io::Error) {
+    fn give_up(&self, identity: &Identity, size_bytes: u64, error: &io::Error) {
+        self.discard(identity);
+        if error.kind() == io::ErrorKind::FileTooLarge {
+            // That the file system holds no file of this size says nothing of others.
+            self.size_bytes_max.fetch_min(size_bytes.saturating_sub(1), Relaxed);
+            return;
+        }
         self.health.failed("the cache cannot be written", error);
         self.health.pause();
-        let _ = self.files.remove(identity);
         let mut index = self.index.lock();
-        index.remove(identity);
         if error.kind() != io::ErrorKind::StorageFull && error.kind() != io::ErrorKind::QuotaExceeded {
             return;
         }
@@ -393,26 +422,39 @@ impl Disk {
     fn lose(&self, identity: &Identity, what: &str, error: &io::Error) {
         self.health.failed(what, error);
         let _writing = self.writing.lock();
-        let _ = self.files.remove(identity);
-        self.index.lock().remove(identity);
+        self.discard(identity);
         self.tell();
     }
 
-    /// A block whose bytes are not what they were: it is written over with nothing, or all of the version goes.
+    /// A block whose bytes are not what they were: it is written over with nothing, or all of the version goes. What the kernel
+    /// shows keeps its bytes for those who read it so: they would find zeros instead.
     fn distrust(&self, identity: &Identity, block: u64) {
         let _writing = self.writing.lock();
-        if self.index.lock().granules(identity, block) == 0 {
-            // It was evicted while it was read.
-            return;
-        }
+        let may_be_wiped = {
+            let mut index = self.index.lock();
+            if index.granules(identity, block) == 0 {
+                // It was evicted while it was read.
+                return;
+            }
+            // Not whole any more, so that the kernel is not shown it from here on.
+            !index.is_pinned(identity) && {
+                index.set_block(identity, block, 0, false);
+                true
+            }
+        };
         self.health.failed("bytes of the cache are not what they were", &io::ErrorKind::InvalidData.into());
-        let wiped = self.files.wipe(identity, block..block + 1);
+        if !may_be_wiped || self.files.wipe(identity, block..block + 1).is_err() {
+            self.discard(identity);
+        }
+    }
+
+    /// All of a version goes. Files that cannot be deleted are no longer found, and count until they can. The caller holds `writing`.
+    fn discard(&self, identity: &Identity) {
+        let removed = self.files.remove(identity);
         let mut index = self.index.lock();
-        if wiped.is_ok() {
-            index.set_block(identity, block, 0, false);
-        } else {
-            let _ = self.files.remove(identity);
-            index.remove(identity);
+        match removed {
+            Ok(()) => index.remove(identity),
+            Err(_) => index.strand(identity),
         }
     }
 }

@@ -50,6 +50,12 @@ pub(super) enum Victim {
 }
 
 impl Victim {
+    pub(super) fn identity(&self) -> &Identity {
+        match self {
+            Self::Segment((identity, _), _) | Self::Version(identity, _) => identity,
+        }
+    }
+
     fn bytes(&self) -> u64 {
         match self {
             Self::Segment(_, bytes) | Self::Version(_, bytes) => *bytes,
@@ -66,6 +72,8 @@ pub(super) struct Index {
     segments: HashMap<SegmentId, Segment>,
     /// Segments by their last use.
     lru: BTreeMap<u64, SegmentId>,
+    /// Versions whose files could not be deleted, with the bytes for which they count: they are not found, but take their room.
+    stranded: HashMap<Identity, u64>,
     clock: u64,
 }
 
@@ -91,6 +99,7 @@ impl Index {
             versions: HashMap::new(),
             segments: HashMap::new(),
             lru: BTreeMap::new(),
+            stranded: HashMap::new(),
             clock: 0,
         }
     }
@@ -162,6 +171,40 @@ impl Index {
     /// What a victim took is free.
     pub(super) fn freed(&mut self, victim: &Victim) {
         self.used_bytes = self.used_bytes.saturating_sub(victim.bytes());
+    }
+
+    /// The files of a victim could not be deleted: all of the version counts until they can be.
+    pub(super) fn strand_victim(&mut self, victim: &Victim) {
+        let identity = *victim.identity();
+        self.strand(&identity);
+        *self.stranded.entry(identity).or_default() += victim.bytes();
+    }
+
+    /// The files of a version could not be deleted: it is not found any more, and counts until they can be.
+    pub(super) fn strand(&mut self, identity: &Identity) {
+        let before = self.used_bytes;
+        self.remove(identity);
+        let bytes = before - self.used_bytes;
+        self.used_bytes = before;
+        if bytes > 0 {
+            *self.stranded.entry(*identity).or_default() += bytes;
+        }
+    }
+
+    /// One of the versions whose files are to be deleted yet.
+    pub(super) fn stranded(&self) -> Option<Identity> {
+        self.stranded.keys().next().copied()
+    }
+
+    /// Whether files of the version are there that could not be deleted.
+    pub(super) fn is_stranded(&self, identity: &Identity) -> bool {
+        self.stranded.contains_key(identity)
+    }
+
+    /// They are gone.
+    pub(super) fn freed_stranded(&mut self, identity: &Identity) {
+        let bytes = self.stranded.remove(identity).unwrap_or(0);
+        self.used_bytes = self.used_bytes.saturating_sub(bytes);
     }
 
     /// A version whose files are about to be made.
@@ -255,6 +298,11 @@ impl Index {
         let Some(version) = self.versions.get_mut(identity) else { return false };
         version.pins += u32::from(right);
         right
+    }
+
+    /// Whether the kernel shows files of the version.
+    pub(super) fn is_pinned(&self, identity: &Identity) -> bool {
+        self.versions.get(identity).is_some_and(|version| version.pins > 0)
     }
 
     /// Takes a pin back.

@@ -21,6 +21,7 @@ mod files;
 mod format;
 mod health;
 mod memory;
+mod own;
 mod recover;
 mod write_behind;
 

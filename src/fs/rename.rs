@@ -4,6 +4,7 @@
 //! unpublished bytes over it are published first. A directory rename holds the tree alone, since it changes the keys of
 //! everything below.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 
 use super::FileSystem;
@@ -11,7 +12,7 @@ use super::data::VIEW_MOVES_MAX;
 use super::error::{FsError, FsResult};
 use super::opened::{InodeUse, OpenInode};
 use crate::namespace::{Copied, NodeKind, RenameFlags, Renamed};
-use crate::types::Ino;
+use crate::types::{Ino, ObjectInfo};
 
 /// For as long as this lives, nothing new is uploaded under the key that a file is about to lose.
 struct Still<'a>(&'a OpenInode);
@@ -88,6 +89,7 @@ impl FileSystem {
         if retargeted.is_none() {
             self.publish_in_order(&source_use).await?;
         }
+        let before = self.namespace.peek(ino).and_then(|node| node.info);
         let renamed = match self.namespace.rename_file(ino, from, to, flags).await {
             Ok(renamed) => renamed,
             Err(error) => {
@@ -97,6 +99,7 @@ impl FileSystem {
                 return Err(error.into());
             }
         };
+        self.same_as(before.as_ref(), renamed.moved.as_ref());
         self.follow(&source_use, renamed.moved.as_ref());
         self.replaced(&renamed, target_use.as_ref()).await;
         Ok(())
@@ -111,6 +114,15 @@ impl FileSystem {
             }
             Err(crate::namespace::NamespaceError::NotFound) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A copy is written by whom the original was.
+    fn same_as(&self, before: Option<&ObjectInfo>, copied: Option<&Copied>) {
+        if let (Some(before), Some(copied)) = (before, copied)
+            && before.version == copied.source
+        {
+            self.read.copied(before, &copied.info);
         }
     }
 
@@ -157,8 +169,12 @@ impl FileSystem {
             // Bytes that were never published need no object yet, but an upload that was begun is bound to its key.
             self.publish_in_order(inode).await?;
         }
+        let info = |file| self.namespace.peek(file).and_then(|node| node.info).map(|info| (file, info));
+        let files = if self.read.has_disk() { self.namespace.files_under(ino) } else { Vec::new() };
+        let before: HashMap<Ino, ObjectInfo> = files.into_iter().filter_map(info).collect();
         let renamed = self.namespace.rename_directory(from, to, flags).await?;
         for (file, copied) in renamed.moved {
+            self.same_as(before.get(&file), copied.as_ref());
             let Some(inode) = self.open.join(file) else { continue };
             self.follow(&inode, copied.as_ref());
         }

@@ -103,6 +103,7 @@ impl FileSystem {
     async fn change_in_order(&self, inode: &OpenInode, kind: NodeKind, change: &Change) -> FsResult<()> {
         let ino = inode.ino;
         let before = self.namespace.overlay(ino)?;
+        let object = self.namespace.peek(ino).and_then(|node| node.info);
         match change {
             Change::Attributes(changes) => {
                 self.namespace.set_attributes(ino, *changes)?;
@@ -121,7 +122,10 @@ impl FileSystem {
             self.namespace.store_overlay(ino).await.map_err(FsError::from)
         };
         match outcome {
-            Ok(Some(info)) if kind == NodeKind::File => self.inode_is_copied(inode, &info),
+            Ok(Some(info)) if kind == NodeKind::File => {
+                object.iter().for_each(|object| self.read.copied(object, &info));
+                self.inode_is_copied(inode, &info);
+            }
             Ok(_) => {}
             Err(error) => {
                 self.namespace.restore(ino, before);

@@ -97,6 +97,7 @@ impl FileSystem {
         let (mut committed, _unkept) = {
             let mut view = inode.view.lock();
             let committed = commit.settle();
+            self.read.wrote(&committed.info);
             view.move_to(Some(committed.info.clone()));
             let mut unkept = None;
             // Until then the file is unpublished, for the name too.

@@ -59,6 +59,15 @@ pub(super) enum Shape {
     Random(Parts),
 }
 
+/// What is claimed where bytes are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// These.
+    Exactly,
+    /// Where a block is in many pieces, all up to the next known bytes on both sides.
+    WithItsGap,
+}
+
 /// The equal parts of a read that continues no stream, wherever in its blocks they end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parts {
@@ -75,7 +84,8 @@ impl Parts {
 
     /// Where the part ends that has the byte at `offset`, which lies in the read.
     fn end(self, offset: u64) -> u64 {
-        self.start + ((offset - self.start) / self.bytes + 1) * self.bytes
+        // A gap of a block in many pieces may begin before the read.
+        self.start + (offset.saturating_sub(self.start) / self.bytes + 1) * self.bytes
     }
 }
 
@@ -199,12 +209,28 @@ impl Fetcher {
     pub(super) fn claim(&self, info: &ObjectInfo, range: ByteRange, shape: Shape) -> Claim {
         let mut claim = Claim::default();
         for index in blocks_of(range) {
-            self.claim_in_block(info, index, range, shape, &mut claim);
+            self.claim_in_block(info, index, range, (shape, Missing::Exactly), &mut claim);
         }
         claim
     }
 
-    fn claim_in_block(&self, info: &ObjectInfo, index: u64, range: ByteRange, shape: Shape, claim: &mut Claim) {
+    /// The same for a read: what it misses of a block in many pieces is claimed with all that is unknown around it.
+    fn claim_to_read(&self, info: &ObjectInfo, range: ByteRange, shape: Shape) -> Claim {
+        let mut claim = Claim::default();
+        for index in blocks_of(range) {
+            self.claim_in_block(info, index, range, (shape, Missing::WithItsGap), &mut claim);
+        }
+        claim
+    }
+
+    fn claim_in_block(
+        &self,
+        info: &ObjectInfo,
+        index: u64,
+        range: ByteRange,
+        (shape, asks): (Shape, Missing),
+        claim: &mut Claim,
+    ) {
         let block = block_range(index, info.size_bytes);
         let range = range.intersect(&block);
         let id = BlockId { version: info.version.clone(), index };
@@ -228,7 +254,15 @@ impl Fetcher {
             }
             let next = fillings.iter().map(|one| one.range().start).filter(|start| *start > cursor).min();
             let missing = ByteRange::new(cursor, next.map_or(until, |next| next.min(until)));
-            let (filling, writers) = Filling::new(&shape.cut(missing), Arc::clone(&self.pages));
+            let asked = match &cached {
+                Some(cached) if asks == Missing::WithItsGap && cached.is_in_pieces() => {
+                    let before = fillings.iter().map(|one| one.range().end).filter(|end| *end <= cursor).max();
+                    let gap = cached.gap(cursor, block);
+                    ByteRange::new(gap.start.max(before.unwrap_or(0)), gap.end.min(next.unwrap_or(gap.end)))
+                }
+                _ => missing,
+            };
+            let (filling, writers) = Filling::new(&shape.cut(asked), Arc::clone(&self.pages));
             claim.writers.extend(writers);
             claim.sources.push(Source::Coming(Arc::clone(&filling), missing));
             shard.entry(id.clone()).or_default().push(filling);
@@ -248,7 +282,7 @@ impl Fetcher {
         ahead: &[ByteRange],
         refused: impl FnOnce(usize),
     ) -> Result<Bytes, ReadError> {
-        let mut claim = self.claim(&reader.info, range, shape);
+        let mut claim = self.claim_to_read(&reader.info, range, shape);
         if let Some(from) = self.launch_with(reader, std::mem::take(&mut claim.writers), shape, ahead) {
             refused(from);
         }
@@ -258,7 +292,7 @@ impl Fetcher {
                 Err(Outcome::Failed(error)) => return Err(error),
                 Err(Outcome::Abandoned) => {}
             }
-            claim = self.claim(&reader.info, range, shape);
+            claim = self.claim_to_read(&reader.info, range, shape);
             self.launch(reader, std::mem::take(&mut claim.writers), shape, None);
         }
         Err(ReadError::Store(StoreError::Transient("the request was given up again and again".into())))

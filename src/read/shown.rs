@@ -44,6 +44,29 @@ impl ReadEngine {
     }
 }
 
+impl ReadEngine {
+    /// Whether what this mount wrote is kept from the kernel at all: without a disk cache nothing is shown.
+    pub fn has_disk(&self) -> bool {
+        self.0.fetcher.disk.is_some()
+    }
+
+    /// This mount has written a version.
+    pub fn wrote(&self, info: &ObjectInfo) {
+        if let Some(disk) = &self.0.fetcher.disk {
+            disk.cache().keep_from_kernel(info);
+        }
+    }
+
+    /// This mount has copied a version under another name or tag: if it wrote the one, it wrote the other.
+    pub fn copied(&self, from: &ObjectInfo, to: &ObjectInfo) {
+        if let Some(disk) = &self.0.fetcher.disk
+            && disk.cache().is_kept_from_kernel(from)
+        {
+            disk.cache().keep_from_kernel(to);
+        }
+    }
+}
+
 impl Check {
     /// The file, if it is known to be right by now or soon, and is of the version of `opened`.
     pub async fn whole(mut self, opened: &ObjectInfo) -> Option<WholeFile> {

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::types::ObjectVersion;
 
+mod failures;
+
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 64 << 20;
 

@@ -7,6 +7,7 @@ mod moves;
 mod neighbours;
 mod old_names;
 mod renamed;
+mod shown;
 mod versions;
 
 use std::ffi::OsStr;
@@ -66,13 +67,25 @@ impl Mount {
         journal: Journal,
         limits: WriteLimits,
     ) -> Self {
+        let read = |store, pages, metrics, _: &Clock| ReadEngine::new(store, pages, ReadLimits::default(), metrics);
+        Self::reading_by(read, (bucket, store), open_ahead, journal, limits)
+    }
+
+    /// The same with a read engine of its own kind.
+    fn reading_by(
+        read: impl FnOnce(Arc<dyn ObjectStore>, Arc<PagePool>, Arc<Metrics>, &Clock) -> ReadEngine,
+        (bucket, store): (Arc<MemoryStore>, Arc<dyn ObjectStore>),
+        open_ahead: Duration,
+        journal: Journal,
+        limits: WriteLimits,
+    ) -> Self {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
         let metrics = Arc::new(Metrics::default());
         let pages = PagePool::new(16 * PAGE_BYTES);
         let defaults = AttributeDefaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755, posix: false };
         let names = NamespaceLimits { metadata_ttl: TTL, ..NamespaceLimits::default() };
         let namespace = Namespace::new(store.clone(), "", defaults, names, clock.clone(), None);
-        let read = ReadEngine::new(store.clone(), pages.clone(), ReadLimits::default(), metrics.clone());
+        let read = read(store.clone(), pages.clone(), metrics.clone(), &clock);
         let write = WriteEngine::new(store, pages, limits, metrics.clone(), clock.clone(), journal);
         let options = FileSystemOptions { open_ahead, ..FileSystemOptions::new(defaults, TTL) };
         let (fs, _) = FileSystem::new(namespace, read, write, options, metrics, clock.clone());

@@ -188,6 +188,21 @@ async fn a_cache_smaller_than_the_window_does_not_read_twice() {
     assert_eq!(bench.store.asked_bytes(), 128 * MIB);
 }
 
+#[tokio::test]
+async fn a_block_in_many_pieces_is_filled_by_its_gaps() {
+    let bench = Bench::new(64 * MIB);
+    let reader = bench.reader().await;
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..3000 {
+        bench.check(&reader, range(40 * MIB + random.u64(..MIB - 16), 16)).await;
+    }
+    let asked = bench.store.ranges().len();
+    assert!(asked < 1200, "{asked} requests for a block of 1 MiB");
+    bench.settle().await;
+    let cached = bench.engine.cached_bytes();
+    assert!(bench.store.asked_bytes() <= MIB && cached < MIB + 64 * KIB, "{cached}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
