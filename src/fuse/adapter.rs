@@ -25,8 +25,9 @@ use fuser::{
 use super::attr::{file_attr, set_time};
 use super::directory;
 use super::errno::answer;
+use super::passthrough::Creating;
 use super::process;
-use super::reply::{GENERATION, attr, data, empty, entry, found, handle, ino, kept_for, open_flags};
+use super::reply::{attr, data, empty, entry, found, handle, ino, kept_for};
 use super::session::negotiate;
 use super::tasks::Adapter;
 use super::xattr;
@@ -211,18 +212,13 @@ impl Filesystem for Adapter {
     ) {
         let new = new_file(request, mode & !umask);
         let (name, ttl, opener) = (name.to_owned(), self.ttl, process::opener(request.pid()));
+        let backings = Arc::clone(&self.backings);
         self.task(Latency::Metadata, self.clock.now(), move |fs| async move {
             match fs.create(ino(parent), &name, new, flags).await {
                 Ok((node, opened)) => {
                     fs.opened_by(opened.handle, opener);
-                    let handle = KernelHandle(opened.handle.0);
-                    reply.created(
-                        &kept_for(node.fresh_for, ttl),
-                        &file_attr(&node),
-                        GENERATION,
-                        handle,
-                        open_flags(opened),
-                    );
+                    let (fresh_for, attr) = (kept_for(node.fresh_for, ttl), file_attr(&node));
+                    backings.reply(&fs, node.ino, opened, Creating { reply, fresh_for, attr });
                 }
                 Err(error) => reply.error(answer("create", &error)),
             }
