@@ -52,6 +52,10 @@ pub enum Step {
     Stat { path: usize },
     /// Another client puts an object where no handle is open, and the time of old names passes.
     Foreign { path: usize, len: usize, seed: u8 },
+    /// Another client replaces a file to which nobody here writes, and it is renamed at once.
+    ReplaceAndRename { from: usize, to: usize, len: usize, seed: u8 },
+    /// The same, and its directory is renamed.
+    ReplaceAndRenameDirectory { path: usize, to: usize, len: usize, seed: u8 },
     /// Time passes.
     Wait,
     /// Everything is closed, the mount ends and begins anew.
@@ -64,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
     let directory = 1..world::DIRECTORIES.len();
     let offset = prop_oneof![0..2000_usize, 0..200_000_usize];
     let len = prop_oneof![1..300_usize, 1..150_000_usize];
+    let replaced = (path.clone(), len.clone(), directory.clone());
     prop_oneof![
         6 => (slot.clone(), path.clone(), any::<bool>(), prop::bool::weighted(0.1))
             .prop_map(|(slot, path, truncate, exclusive)| Step::Open { slot, path, truncate, exclusive }),
@@ -83,6 +88,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..world::DIRECTORIES.len()).prop_map(|directory| Step::List { directory }),
         2 => path.clone().prop_map(|path| Step::Stat { path }),
         1 => (path, len, any::<u8>()).prop_map(|(path, len, seed)| Step::Foreign { path, len, seed }),
+        1 => (replaced.0.clone(), replaced.0.clone(), replaced.1.clone(), any::<u8>())
+            .prop_map(|(from, to, len, seed)| Step::ReplaceAndRename { from, to, len, seed }),
+        1 => (replaced.0, replaced.2, replaced.1, any::<u8>())
+            .prop_map(|(path, to, len, seed)| Step::ReplaceAndRenameDirectory { path, to, len, seed }),
         1 => Just(Step::Wait),
         1 => Just(Step::Remount),
     ]
@@ -210,6 +219,27 @@ fn a_listing_asked_for_before_an_unlinked_file_was_deleted_does_not_bring_it_bac
         open(0, 2),
     ];
     assert_eq!(history(&steps, Some(15_411_695_524_635_999_144)), Ok(()));
+}
+
+#[test]
+fn a_reader_of_what_another_client_replaced_reads_none_of_what_a_rename_moved() {
+    let read = |offset| Step::Read { slot: 1, offset, len: 100 };
+    let steps = [
+        Step::Mkdir { directory: 1 },
+        open(0, 2),
+        write(0, 0, 150_000),
+        Step::Close { slot: 0 },
+        Step::OpenRead { slot: 1, path: 2 },
+        read(0),
+        Step::ReplaceAndRename { from: 2, to: 3, len: 150_000, seed: 9 },
+        read(0),
+        read(140_000),
+        Step::OpenRead { slot: 2, path: 3 },
+        Step::ReplaceAndRenameDirectory { path: 3, to: 2, len: 150_000, seed: 17 },
+        read(140_000),
+        Step::Read { slot: 2, offset: 0, len: 150_000 },
+    ];
+    assert_eq!(history(&steps, None), Ok(()));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The real file system and the model side by side: every step is done to both and must come out the same.
 
+mod replaced;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -121,6 +123,12 @@ impl World {
             Step::List { directory } => self.list(DIRECTORIES[directory]).await,
             Step::Stat { path } => self.stat(PATHS[path]).await,
             Step::Foreign { path, len, seed } => self.foreign(PATHS[path], content(seed, len)).await,
+            Step::ReplaceAndRename { from, to, len, seed } => {
+                self.replace_and_rename(PATHS[from], PATHS[to], content(seed, len)).await
+            }
+            Step::ReplaceAndRenameDirectory { path, to, len, seed } => {
+                self.replace_and_rename_directory(PATHS[path], DIRECTORIES[to], content(seed, len)).await
+            }
             Step::Wait => {
                 self.clock.advance(METADATA_TTL * 2);
                 Ok(())
@@ -390,6 +398,13 @@ impl World {
         if known.is_some_and(open) || !self.model.is_directory(Model::parent(path)) {
             return Ok(());
         }
+        self.put(path, data).await?;
+        self.clock.advance(METADATA_TTL * 2);
+        Ok(())
+    }
+
+    /// Another client puts an object.
+    async fn put(&mut self, path: &'static str, data: Vec<u8>) -> Step_ {
         let put = PutRequest {
             key: path.into(),
             payload: Bytes::from(data.clone()).into(),
@@ -399,7 +414,6 @@ impl World {
         self.bucket.put(put).await.map_err(|error| format!("foreign put: {error}"))?;
         let inode = self.model.create(path);
         self.model.contents[inode] = data;
-        self.clock.advance(METADATA_TTL * 2);
         Ok(())
     }
 
