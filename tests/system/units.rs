@@ -25,7 +25,6 @@ fn systemd_has_nothing_to_say() -> Shown {
     let service = fs::read_to_string(folder().join("s3mount@.service")).map_err(|e| e.to_string())?;
     hold(service.contains("ExecStart=/usr/bin/s3mount "), "the program is that of the package", &service)?;
     let service = service.replace("/usr/bin/s3mount", env!("CARGO_BIN_EXE_s3mount"));
-    let service: String = service.lines().filter(|line| !is_unknown_here(line)).flat_map(|line| [line, "\n"]).collect();
     let units = bed.path("units");
     fs::create_dir(&units).map_err(|e| e.to_string())?;
     fs::write(units.join("s3mount@data.service"), service).map_err(|e| e.to_string())?;
@@ -37,13 +36,6 @@ fn systemd_has_nothing_to_say() -> Shown {
     let said = text(&output);
     hold(output.status.success() && said.trim().is_empty(), "nothing is said", &said)?;
     Ok(None)
-}
-
-/// Whether a line has a directive that came with systemd 254, which an older one tells of and passes over.
-fn is_unknown_here(line: &str) -> bool {
-    let told = std::process::Command::new("systemctl").arg("--version").output().map(|output| text(&output));
-    let version: u32 = told.ok().and_then(|told| told.split_whitespace().nth(1)?.parse().ok()).unwrap_or(u32::MAX);
-    version < 254 && ["RestartSteps=", "RestartMaxDelaySec="].iter().any(|name| line.starts_with(name))
 }
 
 /// systemd.service(5): what follows which end.
