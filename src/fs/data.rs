@@ -206,7 +206,9 @@ impl FileSystem {
 
     fn written(&self, file: &OpenFile, writer: &Writer, offset: u64, len: usize) {
         self.metrics.add(Counter::BytesWritten, len as u64);
-        self.namespace.set_written(file.inode.ino, writer.size_bytes(), self.clock.wall());
+        if self.namespace.set_written(file.inode.ino, writer.size_bytes(), self.clock.wall()) {
+            writer.set_attributes(self.namespace.object_attributes(file.inode.ino));
+        }
         let others_read = || {
             let view = file.inode.view.lock();
             view.handles > view.write_handles || view.write_handles > 1

@@ -142,6 +142,10 @@ impl FileSystem {
         if let Some(writer) = &view.writer {
             writer.rebase(&copied.info);
         }
+        // What the kernel reads itself is the same content, so that further opens may join.
+        if let Some(shown) = view.shown.as_mut().filter(|shown| shown.version == copied.source) {
+            shown.version = copied.info.version.clone();
+        }
         if view.settled {
             view.move_to(Some(copied.info.clone()));
         }

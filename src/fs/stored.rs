@@ -153,6 +153,8 @@ impl FileSystem {
         let mut view = inode.view.lock();
         view.forget_clean_writer();
         if view.handles == 0 && view.writer.is_none() {
+            // An open that has just asked must not take the copy for another writer's.
+            view.generation += 1;
             return;
         }
         if let Some(writer) = &view.writer {

@@ -116,6 +116,8 @@ impl Namespace {
         row.changed = change;
         row.seen = now;
         row.unpublished = false;
+        // It changed when it was written, and not when it came to S3.
+        row.touched = row.touched.max(row.written.map(|(_, at)| at));
         row.written = None;
         row.shown_mtime = Some((info.version.clone(), mtime));
         row.object = Some(info.clone());
@@ -154,14 +156,15 @@ impl Namespace {
         same
     }
 
-    /// Unpublished bytes: their length and time are shown until they are published or given up.
-    pub fn set_written(&self, ino: Ino, size_bytes: u64, mtime: SystemTime) {
+    /// Unpublished bytes: their length and time are shown until they are published or given up. Whether a time that had been set is
+    /// that of the content no more.
+    pub fn set_written(&self, ino: Ino, size_bytes: u64, mtime: SystemTime) -> bool {
         let mut table = self.0.table.lock();
         let change = table.change();
-        let Some(row) = table.rows.get_mut(&ino) else { return };
+        let Some(row) = table.rows.get_mut(&ino) else { return false };
         row.changed = change;
         row.written = Some((size_bytes, mtime));
-        row.set.mtime = None;
+        row.set.mtime.take().is_some()
     }
 
     /// Unpublished bytes were given up: what S3 says is shown again, and a file that was never published goes.

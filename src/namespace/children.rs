@@ -38,8 +38,6 @@ pub(super) struct Directory {
     pub(super) taking: Option<Arc<Listing>>,
     /// How the directories in it are opened.
     pub(super) walk: Walk,
-    /// Open streams of it.
-    pub(super) streams: u32,
     /// When a name in it was made or went last, here.
     pub(super) touched: Option<SystemTime>,
     /// What its marker says of it, as last asked for.

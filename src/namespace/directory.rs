@@ -47,18 +47,8 @@ pub struct DirectoryEntry {
 impl Namespace {
     /// Opens a directory stream.
     pub fn open_directory(&self, ino: Ino) -> NamespaceResult<DirectoryHandle> {
-        let mut table = self.0.table.lock();
-        Self::check_directory(&table, ino)?;
-        table.directories.entry(ino).or_default().streams += 1;
+        Self::check_directory(&self.0.table.lock(), ino)?;
         Ok(DirectoryHandle { namespace: self.clone(), ino, view: Mutex::new(None) })
-    }
-}
-
-impl Drop for DirectoryHandle {
-    fn drop(&mut self) {
-        if let Some(directory) = self.namespace.0.table.lock().directories.get_mut(&self.ino) {
-            directory.streams = directory.streams.saturating_sub(1);
-        }
     }
 }
 
@@ -94,7 +84,10 @@ impl DirectoryHandle {
                     Listed::Entry { name, .. } | Listed::Name(name) => name,
                 });
                 self.namespace.complete(self.ino, names.collect()).await?;
-                return Ok(self.read_from(&listing, offset, count)?.unwrap_or_default());
+                // None of them may be there any more, and others yet to come.
+                if let Some(entries) = self.read_from(&listing, offset, count)? {
+                    return Ok(entries);
+                }
             }
             let mut position = position_of(offset);
             // Behind names that are there and have gone since.

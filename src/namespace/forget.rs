@@ -2,15 +2,8 @@
 //!
 //! Invariant: a row stays while the kernel, a handle or a stream counts on it, or while it has what S3 has not.
 
-use std::sync::Arc;
-
-use super::NodeKind;
-use super::listing::Listing;
 use super::table::Table;
 use crate::types::Ino;
-
-/// Children of a directory whose rows stay although the kernel has forgotten them: some ten megabytes.
-const IDLE_CHILDREN_MAX: usize = 16_384;
 
 impl Table {
     /// Lets a row go that nobody refers to.
@@ -30,31 +23,13 @@ impl Table {
         }
     }
 
-    /// The kernel has forgotten a file: where its directory has many names, the row goes, and its listing says again what is to be
-    /// known of it, or S3 does. Not while somebody reads a stream of the directory, which counts on names to stay.
-    pub(super) fn let_idle_go(&mut self, ino: Ino) {
-        let Some(row) = self.rows.get(&ino) else { return };
-        let is_busy = row.kind == NodeKind::Directory
-            || !row.linked
-            || row.unpublished
-            || row.written.is_some()
-            || self.moving.contains_key(&ino)
-            || self.deferred.contains_key(&ino);
-        let Some(directory) = self.directories.get_mut(&row.parent) else { return };
-        if is_busy || directory.streams > 0 || directory.children.len() < IDLE_CHILDREN_MAX {
-            return;
-        }
-        directory.children.remove(&row.name);
-        let stands = |listing: Arc<Listing>| listing.stand_again(&row.name, ino, row.object.as_ref());
-        if directory.current.clone().is_none_or(|listing| !stands(listing)) {
-            directory.listed = None;
-        }
-        self.rows.remove(&ino);
-    }
-
     /// The kernel has forgotten a directory: what it lists and nobody refers to is forgotten too, to be asked again.
     pub(super) fn shed(&mut self, ino: Ino) {
         let Some(directory) = self.directories.get(&ino) else { return };
+        // A listing under way counts on the rows of names that it has passed.
+        if directory.listing.upgrade().is_some_and(|listing| !listing.is_complete()) {
+            return;
+        }
         let children: Vec<Ino> = directory.children.values().copied().collect();
         let mut all = true;
         for child in children {

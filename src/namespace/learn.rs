@@ -77,6 +77,7 @@ impl Table {
         if row.seen > now && row.object.is_some() && !row.is_of(found) {
             return;
         }
+        let is_late = row.seen > now;
         row.seen = row.seen.max(now);
         match found {
             Found::File(info) => {
@@ -86,7 +87,7 @@ impl Table {
                     Some(known) => {
                         // A listing has no metadata; what an earlier answer brought for the same version still holds, unless
                         // the object was copied onto itself with other metadata.
-                        if info.metadata.is_none() {
+                        if info.metadata.is_none() || (is_late && known.metadata.is_some()) {
                             // The target of a link may be all in its metadata.
                             let says_more = posix || row.kind == NodeKind::Symlink && info.size_bytes == 0;
                             row.metadata_is_old = says_more && may_have_changed(&known, &info, at);

@@ -248,22 +248,6 @@ impl Listing {
         self.state.lock().roll.take(name);
     }
 
-    /// The row of a name is gone; the entry says again what is to be known of it, if it says of the same object all that the row
-    /// did. False if it does not.
-    pub(super) fn stand_again(&self, name: &str, ino: Ino, object: Option<&ObjectInfo>) -> bool {
-        let mut state = self.state.lock();
-        let prefix = state.moved_to.as_deref().unwrap_or(&self.prefix);
-        let Some(slot) = state.roll.find(name) else { return false };
-        let is_same = state.roll.kind(slot) == NodeKind::File && state.roll.ino(slot) == ino && {
-            let listed = state.roll.object(slot, prefix);
-            object.is_some_and(|known| known.version == listed.version && known.size_bytes == listed.size_bytes)
-        };
-        if is_same {
-            state.roll.give_back(slot);
-        }
-        is_same
-    }
-
     /// How many names nobody has asked for.
     pub(super) fn untaken(&self) -> usize {
         self.state.lock().roll.untaken()

@@ -268,7 +268,6 @@ impl Namespace {
         if row.lookups == 0 && row.pins == 0 {
             table.shed(ino);
             table.drop_if_unused(ino);
-            table.let_idle_go(ino);
         }
     }
 

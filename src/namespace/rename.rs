@@ -184,6 +184,7 @@ impl Namespace {
             match self.copy_object(&source, key, attributes, condition.clone()).await {
                 Ok(mut info) => {
                     info.metadata = info.metadata.or_else(|| source.metadata.clone());
+                    info.headers = info.headers.or_else(|| source.headers.clone());
                     // What another client put under the old name meanwhile is not what was moved, and stays.
                     match self.0.store.delete(&from, Some(source.etag())).await {
                         Ok(()) | Err(StoreError::PreconditionFailed | StoreError::NotFound) => {}

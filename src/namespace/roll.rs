@@ -122,14 +122,6 @@ impl Roll {
         }
     }
 
-    /// The entry says again what is to be known of its name.
-    pub(super) fn give_back(&mut self, slot: Slot) {
-        if self.is_taken(slot) {
-            self.packed_mut(slot).bits &= !TAKEN;
-            self.untaken += 1;
-        }
-    }
-
     /// A new entry; the name must be new and have at most 255 bytes. With `taken` it is a name alone.
     pub(super) fn push(&mut self, name: &str, ino: Ino, found: &Found, taken: bool) -> Slot {
         let slot = Slot::try_from(self.len()).expect("a directory of four billion names fits no memory");

@@ -214,56 +214,6 @@ async fn a_directory_that_is_made_is_known_to_be_empty_no_longer_than_its_name_w
     namespace.lookup(made, "x").await.expect("what is known is a second old");
 }
 
-#[tokio::test]
-async fn rows_that_the_kernel_has_forgotten_do_not_fill_the_memory() {
-    let (bucket, faults) = (MemoryStore::new(), Faults::seeded(0));
-    let namespace = namespace(&bucket, &faults, clock());
-    let new = NewNode { mode: 0o644, uid: 0, gid: 0 };
-    let mut made = Vec::new();
-    for n in 0..40_000 {
-        let name = format!("{n:05}");
-        let ino = namespace.create(Ino::ROOT, &name, NodeKind::File, new).expect("the name is free").ino;
-        namespace.publish(ino, &bucket.put_directly(&name, "x"));
-        made.push(ino);
-    }
-    for ino in made {
-        namespace.forget(ino, 1);
-    }
-    assert!(namespace.0.table.lock().rows.len() < 17_000);
-    namespace.lookup(Ino::ROOT, "00007").await.expect("S3 has it");
-    let stream = namespace.open_directory(Ino::ROOT).expect("a directory");
-    let (mut count, mut offset) = (0, 2);
-    loop {
-        let entries = stream.read(offset, 1000).await.expect("names");
-        let Some(last) = entries.last() else { break };
-        (count, offset) = (count + entries.len(), last.next_offset);
-    }
-    assert_eq!(count, 40_000);
-}
-
-#[tokio::test]
-async fn a_listing_stands_again_for_what_the_kernel_has_forgotten() {
-    let (bucket, faults) = (MemoryStore::new(), Faults::seeded(0));
-    for n in 0..20_000 {
-        bucket.put_directly(&format!("{n:05}"), "x");
-    }
-    let clock = clock();
-    let namespace = namespace(&bucket, &faults, clock.clone());
-    let (stream, mut known, mut offset) = (namespace.open_directory(Ino::ROOT).expect("a directory"), Vec::new(), 2);
-    loop {
-        let entries = stream.read(offset, 1000).await.expect("names");
-        let Some(last) = entries.last() else { break };
-        offset = last.next_offset;
-        known.extend(entries.iter().filter_map(|entry| namespace.remember(Ino::ROOT, entry)).map(|node| node.ino));
-    }
-    drop(stream);
-    let ino = known[19_999];
-    known.iter().rev().for_each(|&ino| namespace.forget(ino, 1));
-    assert!(namespace.0.table.lock().rows.len() < 17_000);
-    let again = namespace.try_lookup(Ino::ROOT, "19999").expect("without asking").expect("it is there");
-    assert_eq!(again.ino, ino);
-}
-
 /// A mount that knows `a` in the directory `d`, with the numbers of both.
 async fn with_file(bucket: &MemoryStore, faults: &Faults) -> (Namespace, Ino, Ino) {
     let namespace = namespace(bucket, faults, clock());

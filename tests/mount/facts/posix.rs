@@ -14,6 +14,8 @@ pub fn facts() -> Vec<Fact> {
     vec![
         own!(what_was_set_is_there_after_a_remount).on(S3),
         own!(what_is_set_before_close_goes_with_the_put).on(SIM),
+        own!(closing_a_file_changes_none_of_its_times).on(S3),
+        own!(a_content_that_is_newer_than_a_time_that_was_set_has_its_own).on(S3),
         own!(chmod_of_a_closed_file_is_one_copy).on(SIM),
         own!(chmod_of_ten_gib_moves_no_bytes).on(SIM).seconds(180),
         own!(links_are_listed_as_links).on(S3),
@@ -81,6 +83,8 @@ fn what_is_set_before_close_goes_with_the_put(c: &Context) -> Outcome {
     file.write_all(b"content")?;
     file.set_permissions(Permissions::from_mode(0o640))?;
     std::os::unix::fs::fchown(&file, Some(7), Some(8))?;
+    file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(98))?;
+    file.write_all(b" and more")?;
     file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(99))?;
     sys::close(file)?;
     assert_eq!(p.sim().counts(), [("PutObject", 1)]);
@@ -89,6 +93,31 @@ fn what_is_set_before_close_goes_with_the_put(c: &Context) -> Outcome {
     let said = p.mount.bucket.head(&p.key("f"))?.ok_or_else(|| Failure("no object".into()))?.metadata;
     assert_eq!(said.get("mode").map(String::as_str), Some("33184"), "{said:?}");
     assert_eq!(said.get("mtime").map(String::as_str), Some("99"), "{said:?}");
+    Ok(())
+}
+
+fn a_content_that_is_newer_than_a_time_that_was_set_has_its_own(c: &Context) -> Outcome {
+    let p = c.mount(POSIX)?;
+    let mut file = p.create("f")?;
+    file.write_all(b"content")?;
+    file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(99))?;
+    file.write_all(b" and more")?;
+    sys::close(file)?;
+    assert!(fs::metadata(p.path("f"))?.mtime() > 99);
+    p.mount.remount()?;
+    assert!(fs::metadata(p.path("f"))?.mtime() > 99);
+    Ok(())
+}
+
+fn closing_a_file_changes_none_of_its_times(c: &Context) -> Outcome {
+    let p = c.mount(POSIX)?;
+    let times = || fs::metadata(p.path("f")).map(|it| (it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()));
+    let mut file = p.create("f")?;
+    file.write_all(b"content")?;
+    let before = times()?;
+    std::thread::sleep(Duration::from_millis(1100));
+    sys::close(file)?;
+    assert_eq!(times()?, before);
     Ok(())
 }
 
