@@ -18,6 +18,8 @@ use super::watchdog;
 /// How long a daemon may take until its mount answers, and until it is gone after an unmount.
 const START_LIMIT: Duration = Duration::from_secs(20);
 const END_LIMIT: Duration = Duration::from_secs(30);
+/// How long it may take after that until the kernel's read-ahead is raised, where that is permitted.
+const READ_AHEAD_LIMIT: Duration = Duration::from_secs(1);
 /// How long the last try to publish a file may take: all retries of a request, on a server that never answers well.
 const SETTLED_LIMIT: Duration = Duration::from_secs(90);
 
@@ -142,6 +144,8 @@ impl Mount {
             ended.is_some() || self.is_mounted()
         });
         if answers && ended.is_none() {
+            // The kernel's read-ahead, which each open takes as it is then, is raised a moment after that; not for all users.
+            poll(READ_AHEAD_LIMIT, || self.is_read_ahead_raised());
             *self.child.lock().expect("nobody panics with it") = Some(child);
             return Ok(());
         }
@@ -155,6 +159,14 @@ impl Mount {
     pub fn is_mounted(&self) -> bool {
         let outside = self.dir.parent().and_then(|p| fs::metadata(p).ok()).map(|m| m.dev());
         fs::metadata(&self.dir).is_ok_and(|m| Some(m.dev()) != outside)
+    }
+
+    /// Whether the kernel reads ahead by more than it does of itself (128 KiB).
+    fn is_read_ahead_raised(&self) -> bool {
+        let Ok(device) = fs::metadata(&self.dir).map(|found| found.dev()) else { return false };
+        let (major, minor) = (libc::major(device), libc::minor(device));
+        let told = fs::read_to_string(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"));
+        told.ok().and_then(|told| told.trim().parse::<u64>().ok()).is_some_and(|kibibytes| kibibytes > 128)
     }
 
     /// The daemon's process id, while it lives.
