@@ -69,9 +69,21 @@ fn condition_headers(condition: &WriteCondition) -> (Option<String>, Option<Stri
     }
 }
 
-/// What is said of the content of an object to be.
-fn content_headers(attributes: &ObjectAttributes) -> Arc<ContentHeaders> {
-    attributes.headers.clone().unwrap_or_default()
+/// Sets what an object is to carry beside its bytes and its class, on the calls that make one: the SDK's builders have no trait in
+/// common.
+macro_rules! carrying {
+    ($call:expr, $attributes:expr) => {{
+        let headers = $attributes.headers.clone().unwrap_or_default();
+        $call
+            .set_content_type($attributes.content_type.as_deref().map(str::to_owned))
+            .set_metadata(user_metadata(&$attributes.metadata))
+            .set_cache_control(headers.cache_control.clone())
+            .set_content_disposition(headers.content_disposition.clone())
+            .set_content_encoding(headers.content_encoding.clone())
+            .set_content_language(headers.content_language.clone())
+            .set_website_redirect_location(headers.website_redirect_location.clone())
+            .set_expires(expires(&headers))
+    }};
 }
 
 /// Expires as the SDK wants it; what is no date is left out.
@@ -233,21 +245,10 @@ impl ObjectStore for S3Store {
         let date = AnswerDate::default();
         let size_bytes = request.payload.len_bytes();
         let attributes = &request.attributes;
-        let headers = content_headers(attributes);
         let (if_match, if_none_match) = condition_headers(&request.condition);
-        let output = self
-            .client
-            .put_object()
+        let output = carrying!(self.client.put_object(), attributes)
             .bucket(&*self.bucket)
             .key(request.key.as_str())
-            .set_content_type(attributes.content_type.as_deref().map(str::to_owned))
-            .set_metadata(user_metadata(&attributes.metadata))
-            .set_cache_control(headers.cache_control.clone())
-            .set_content_disposition(headers.content_disposition.clone())
-            .set_content_encoding(headers.content_encoding.clone())
-            .set_content_language(headers.content_language.clone())
-            .set_website_redirect_location(headers.website_redirect_location.clone())
-            .set_expires(expires(&headers))
             .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
@@ -310,17 +311,7 @@ impl ObjectStore for S3Store {
             .set_if_match(if_match)
             .set_if_none_match(if_none_match);
         if let Some(attributes) = &request.attributes {
-            let headers = content_headers(attributes);
-            call = call
-                .metadata_directive(MetadataDirective::Replace)
-                .set_content_type(attributes.content_type.as_deref().map(str::to_owned))
-                .set_metadata(user_metadata(&attributes.metadata))
-                .set_cache_control(headers.cache_control.clone())
-                .set_content_disposition(headers.content_disposition.clone())
-                .set_content_encoding(headers.content_encoding.clone())
-                .set_content_language(headers.content_language.clone())
-                .set_website_redirect_location(headers.website_redirect_location.clone())
-                .set_expires(expires(&headers));
+            call = carrying!(call.metadata_directive(MetadataDirective::Replace), attributes);
         }
         let output = call.customize().interceptor(date.clone()).send().await.map_err(self.failed(RequestKind::Copy))?;
         let result = output.copy_object_result();
@@ -335,20 +326,9 @@ impl ObjectStore for S3Store {
     }
 
     async fn create_upload(&self, key: &ObjectKey, attributes: ObjectAttributes) -> StoreResult<UploadId> {
-        let headers = content_headers(&attributes);
-        let output = self
-            .client
-            .create_multipart_upload()
+        let output = carrying!(self.client.create_multipart_upload(), attributes)
             .bucket(&*self.bucket)
             .key(key.as_str())
-            .set_content_type(attributes.content_type.as_deref().map(str::to_owned))
-            .set_metadata(user_metadata(&attributes.metadata))
-            .set_cache_control(headers.cache_control.clone())
-            .set_content_disposition(headers.content_disposition.clone())
-            .set_content_encoding(headers.content_encoding.clone())
-            .set_content_language(headers.content_language.clone())
-            .set_website_redirect_location(headers.website_redirect_location.clone())
-            .set_expires(expires(&headers))
             .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
             .set_checksum_algorithm(self.sums_up_uploads.then_some(ChecksumAlgorithm::Crc64Nvme))
             .set_checksum_type(self.sums_up_uploads.then_some(ChecksumType::FullObject))
