@@ -67,8 +67,7 @@ impl DirectoryHandle {
         };
         let entries = self.read_from(&listing, offset, count).transpose()?;
         // What they are may have to be asked for.
-        let is_known = |entries: &Vec<DirectoryEntry>| !entries.iter().any(|entry| entry.is_lacking);
-        entries.map(|entries| is_known(&entries).then_some(entries)).transpose()
+        entries.map(|entries| are_known(&entries).then_some(entries)).transpose()
     }
 
     /// At most `count` entries from `offset`; none at the end. Raises no lookup count.
@@ -76,7 +75,7 @@ impl DirectoryHandle {
         let listing = self.view(offset)?;
         loop {
             if let Some(entries) = self.read_from(&listing, offset, count)? {
-                if !entries.iter().any(|entry| entry.is_lacking) {
+                if are_known(&entries) {
                     return Ok(entries);
                 }
                 let ahead = listing.slice(position_of(offset), COMPLETED_AT_ONCE.max(count)).0;
@@ -169,4 +168,9 @@ impl DirectoryHandle {
 /// The position in the listing of an offset in the stream.
 fn position_of(offset: u64) -> usize {
     usize::try_from(offset.max(FIRST_NAME) - FIRST_NAME).unwrap_or(usize::MAX)
+}
+
+/// Whether nothing of what entries are and say of themselves has to be asked for.
+fn are_known(entries: &[DirectoryEntry]) -> bool {
+    !entries.iter().any(|entry| entry.is_lacking)
 }

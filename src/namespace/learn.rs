@@ -46,12 +46,12 @@ impl Table {
             }
             // The kernel may be told of another kind as long as it was told of none.
             let is_free = row.lookups == 0 && row.pins == 0 && row.kind != NodeKind::Directory;
-            if is_free && let Found::File(_) = found {
-                row.kind = if found.tells_kind() { found.kind() } else { row.kind };
+            if is_free && found.tells_kind() && kind != NodeKind::Directory {
+                row.kind = kind;
             }
             // A listing does not tell links and special files from files.
             let agrees = !found.tells_kind() && row.kind != NodeKind::Directory;
-            if (row.kind == found.kind() || agrees) && (is_free || !row.is_another(found)) {
+            if (row.kind == kind || agrees) && (is_free || !row.is_another(found)) {
                 self.confirm(ino, found, now, made);
                 return Some((ino, false));
             }
@@ -74,10 +74,10 @@ impl Table {
     pub(super) fn confirm(&mut self, ino: Ino, found: &Found, now: Instant, at: SystemTime) {
         let posix = self.posix;
         let row = self.row_mut(ino);
-        if row.seen > now && row.object.is_some() && !row.is_of(found) {
+        let is_late = row.seen > now;
+        if is_late && row.object.is_some() && !row.is_of(found) {
             return;
         }
-        let is_late = row.seen > now;
         row.seen = row.seen.max(now);
         match found {
             Found::File(info) => {

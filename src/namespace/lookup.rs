@@ -146,10 +146,7 @@ impl Namespace {
                 Some(found) => Some(found),
                 None => self.ask_directory(&key, true, &mut page).await?,
             },
-            Some((_, true)) if self.0.defaults.posix => {
-                let own = self.ask_own(&format!("{key}/")).await?;
-                Some(Found::Directory { marker: own.is_some(), own: Some(own) })
-            }
+            Some((_, true)) if self.0.defaults.posix => Some(self.ask_marker(&key).await?),
             known if known.is_some() || directory_first => match self.ask_directory(&key, whole_page, &mut page).await?
             {
                 Some(found) => Some(found),
@@ -232,10 +229,10 @@ impl Namespace {
             Ok(page) => {
                 let marker = page.objects.first().is_some_and(|first| first.key().as_str() == prefix);
                 *first = whole_page.then_some(page);
-                let own = if self.0.defaults.posix {
-                    Some(if marker { self.ask_own(&prefix).await? } else { None })
-                } else {
-                    None
+                let own = match (self.0.defaults.posix, marker) {
+                    (true, true) => Some(self.ask_own(&prefix).await?),
+                    (true, false) => Some(None),
+                    (false, _) => None,
                 };
                 Ok(Some(Found::Directory { marker, own }))
             }

@@ -222,10 +222,7 @@ pub(super) fn moved(table: &mut Table, ino: Ino, copied: &Copied) {
     let mut info = copied.info.clone();
     info.metadata = info.metadata.or_else(|| row.object.as_ref().and_then(|object| object.metadata.clone()));
     info.headers = info.headers.or_else(|| row.object.as_ref().and_then(|object| object.headers.clone()));
-    // The pages that the kernel holds are those of the copy, byte for byte.
-    if row.opened.is_some() && row.opened.as_ref() == row.object.as_ref().map(|object| &object.version) {
-        row.opened = Some(info.version.clone());
-    }
+    row.pages_go_with(&info.version);
     row.changed = change;
     row.shown_mtime = Some((info.version.clone(), shown));
     if posix && let Some(metadata) = &info.metadata {

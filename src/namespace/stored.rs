@@ -13,7 +13,7 @@ use super::children::Own;
 use super::table::{Found, Row, Table};
 use super::{AttributeChanges, Namespace, NamespaceError, NamespaceResult, NodeKind, Xattrs, keys, xattrs};
 use crate::store::{ObjectAttributes, StoreError, WriteCondition};
-use crate::types::{Ino, ObjectInfo, ObjectKey, ObjectMetadata};
+use crate::types::{Ino, ObjectInfo, ObjectKey, ObjectMetadata, ObjectVersion};
 
 /// HEADs of one directory in flight: at 25 ms 5,000 names a second, about what S3 answers for one prefix.
 const HEADS_IN_FLIGHT_MAX: usize = 128;
@@ -96,8 +96,7 @@ impl Namespace {
             (table.ask(), keys::file_key(&prefix, name)?, known)
         };
         let found = if kind == NodeKind::Directory {
-            let own = self.ask_own(&format!("{key}/")).await?;
-            Some(Found::Directory { marker: own.is_some(), own: Some(own) })
+            Some(self.ask_marker(&key).await?)
         } else {
             match (self.0.store.head(&ObjectKey::from(key.as_str())).await, known) {
                 (Ok(info), _) => Some(Found::File(info)),
@@ -111,6 +110,12 @@ impl Namespace {
         };
         self.settle((parent, name), &key, found.map(|found| (found, None)), (asked.at, now));
         Ok(())
+    }
+
+    /// What the marker of a directory says of it, which is there whether it has one or not.
+    pub(super) async fn ask_marker(&self, key: &str) -> NamespaceResult<Found> {
+        let own = self.ask_own(&format!("{key}/")).await?;
+        Ok(Found::Directory { marker: own.is_some(), own: Some(own) })
     }
 
     /// The marker of a directory, if there is one that may be looked at.
@@ -248,10 +253,7 @@ impl Namespace {
             let mut info = info.clone();
             info.content_type = info.content_type.or_else(|| attributes.content_type.clone());
             info.headers = attributes.headers.clone();
-            // The content is what it was, and so are the pages that the kernel holds.
-            if row.opened.is_some() && row.opened.as_ref() == row.object.as_ref().map(|object| &object.version) {
-                row.opened = Some(info.version.clone());
-            }
+            row.pages_go_with(&info.version);
             row.metadata_is_old = false;
             row.object = Some(info);
         }
@@ -259,6 +261,13 @@ impl Namespace {
 }
 
 impl Row {
+    /// The object is copied: pages of it that the kernel holds are those of the copy, byte for byte.
+    pub(super) fn pages_go_with(&mut self, copy: &ObjectVersion) {
+        if self.opened.is_some() && self.opened.as_ref() == self.object.as_ref().map(|object| &object.version) {
+            self.opened = Some(copy.clone());
+        }
+    }
+
     /// The object carries this metadata now: what was set and is in it need not be remembered.
     pub(super) fn settle(&mut self, metadata: &ObjectMetadata) {
         let stored = Stored::read(metadata);
